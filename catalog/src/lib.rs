@@ -1,0 +1,1 @@
+//! What we know: agents, backups, jobs, restores, and the transitions of their states

@@ -1,0 +1,1 @@
+//! The command line: a client, a whole service in one process, a demonstration

@@ -1,0 +1,1 @@
+//! The catalog's database schema, one file a change

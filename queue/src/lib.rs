@@ -1,0 +1,1 @@
+//! How work travels: job queue and event bus

@@ -1,0 +1,1 @@
+//! The server: gRPC services, authentication, dispatcher, reaper, operations HTTP

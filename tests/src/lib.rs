@@ -1,0 +1,1 @@
+//! Starts the real services that the end-to-end tests need.

@@ -1,0 +1,1 @@
+//! The worker: runs jobs; reads agents and brings them back
