@@ -1,1 +1,25 @@
-//! Starts the real services that the end-to-end tests need.
+//! What the end-to-end tests stand on. In reading order:
+//!
+//! - [`services`]: starts real services (a private Docker Engine; more join it)
+//!   and stops exactly what it started; the binary `services` is its front
+//! - [`place`]: where the build puts things: the program under test, its folders
+//! - [`standalone`]: starts, stops and kills a `nora-backup standalone`
+//! - [`api`]: talks to it over gRPC, with tokens for any user and role
+//! - [`cli`]: runs `nora-backup` commands and reads what they print
+//! - [`tree`]: describes a folder so exactly that two can be compared
+//! - [`fixture`]: makes folders with every kind of entry
+//! - [`vaults`]: looks at what lies in a destination, from the outside
+//! - [`mount`]: small file systems that fill up
+//!
+//! It must not know how the program works inside: everything goes through the
+//! binary, the API and the files that it leaves.
+
+pub mod api;
+pub mod cli;
+pub mod fixture;
+pub mod mount;
+pub mod place;
+pub mod services;
+pub mod standalone;
+pub mod tree;
+pub mod vaults;

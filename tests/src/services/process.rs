@@ -1,0 +1,79 @@
+//! Names a process so that no other one is ever killed: process ids are used
+//! again, the pair of id and start time is not (within one boot).
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use serde::{Deserialize, Serialize};
+
+/// How often a process that shall end is looked at.
+const LOOK_MS: u64 = 10;
+
+/// One process, of this boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Identity {
+    pid: i32,
+    start_ticks: u64,
+    boot_id: String,
+}
+
+impl Identity {
+    /// The process that has this id now.
+    pub(super) fn of(pid: i32) -> Result<Self> {
+        let start_ticks = alive_since(pid).with_context(|| format!("process {pid} has ended already"))?;
+        Ok(Self { pid, start_ticks, boot_id: boot_id() })
+    }
+
+    /// Whether it still runs (one that has ended and was not collected does not).
+    pub(super) fn is_alive(&self) -> bool {
+        self.boot_id == boot_id() && alive_since(self.pid) == Some(self.start_ticks)
+    }
+
+    /// Its direct children.
+    pub(super) fn children(&self) -> Vec<Identity> {
+        if !self.is_alive() {
+            return Vec::new();
+        }
+        let pid = self.pid;
+        fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))
+            .unwrap_or_default()
+            .split_whitespace()
+            .filter_map(|child| child.parse().ok().and_then(|child| Identity::of(child).ok()))
+            .collect()
+    }
+
+    /// Kills it, when it is still the same process, and waits for its end.
+    pub(super) fn kill(&self, wait_ms_max: u64) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_millis(wait_ms_max);
+        while self.is_alive() {
+            if let Some(pid) = Pid::from_raw(self.pid) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+            if Instant::now() > deadline {
+                bail!("process {} does not end", self.pid);
+            }
+            std::thread::sleep(Duration::from_millis(LOOK_MS));
+        }
+        Ok(())
+    }
+}
+
+fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+/// When a live process began, in clock ticks since boot.
+fn alive_since(pid: i32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the program's name in parentheses and may hold spaces.
+    let fields: Vec<&str> = stat[stat.rfind(')')? + 1..].split_whitespace().collect();
+    let state = fields.first()?;
+    if matches!(*state, "Z" | "X" | "x") {
+        return None;
+    }
+    fields.get(19)?.parse().ok()
+}
