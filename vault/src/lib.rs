@@ -1,1 +1,48 @@
-//! The vault engine: what a backup is on disk, how it is written and read back
+//! The vault engine: what a backup is on disk, how it is written and read back.
+//!
+//! In reading order:
+//!
+//! - [`limits`]: every bound, by name
+//! - [`error`]: what can go wrong, in words that tell what to do
+//! - [`store`]: where objects lie (OpenDAL; in memory with faults, for tests)
+//! - [`seal`], [`keyring`]: boxes, data keys, key-encryption keys
+//! - [`pack`], [`index`], [`manifest`]: the objects of a vault
+//! - [`vault`]: a vault opened
+//! - [`write`]: source to vault: read, cut, segment, compress, seal, pack, put
+//! - [`read`]: vault to sink: list, one file, everything, tar, verify
+//! - [`compact`]: what no backup needs any more goes
+//!
+//! The format is described field by field in docs/format.md. This crate knows
+//! nothing of gRPC, SQL, queues or containers.
+
+pub mod compact;
+pub mod error;
+mod id;
+mod index;
+pub mod keyring;
+pub mod limits;
+pub mod manifest;
+pub mod meter;
+mod pack;
+mod random;
+pub mod read;
+pub mod seal;
+pub mod settings;
+pub mod store;
+pub mod vault;
+pub mod write;
+
+pub use compact::{CompactReport, CompactSpec};
+pub use error::{Result, StoreError, StoreErrorKind, VaultError};
+pub use id::{check_path, compare_paths};
+pub use keyring::{KeyEncryptionKey, Keyring};
+pub use manifest::ManifestRef;
+pub use meter::{Meter, Phase};
+pub use read::{BackupReader, ContentReader, EntryIter, TarSpec, VerifyDepth, VerifyReport, Walk};
+pub use settings::{DestinationSettings, KeySettings, SettingsError, VaultSettings};
+pub use store::{OpendalStore, Store};
+pub use vault::Vault;
+pub use write::{BackupSpec, BackupWriter, Committed};
+
+/// The documents on disk, as generated from `proto/nora/vault/v1`.
+pub use proto::vault::v1 as format;

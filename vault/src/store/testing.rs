@@ -1,0 +1,1 @@
+//! An in-memory destination with seeded faults, for tests.

@@ -1,0 +1,144 @@
+//! Segments: about a megabyte of new chunks that are compressed together.
+
+use proto::vault::v1::Compression;
+
+use crate::{
+    error::{Result, VaultError},
+    id::ChunkId,
+    limits::{CHUNK_BYTES_MAX, SEGMENT_BYTES},
+    pack::CompressedSegment,
+};
+
+/// What does not shrink below this part of its length is stored as it is.
+const WORTHWHILE_PERCENT: usize = 97;
+/// A probe looks at this many places…
+const PROBES: usize = 8;
+/// …of this length each.
+const PROBE_BYTES: usize = 4096;
+
+/// The segment that chunks are being added to.
+#[derive(Default)]
+pub(super) struct SegmentBuilder {
+    /// Its number in the index, once it has a chunk.
+    pub number: Option<u32>,
+    raw: Vec<u8>,
+    chunk_ids: Vec<u8>,
+    chunk_bytes: Vec<u32>,
+}
+
+/// A full segment, before compression.
+pub(super) struct RawSegment {
+    pub number: u32,
+    pub raw: Vec<u8>,
+    pub chunk_ids: Vec<u8>,
+    pub chunk_bytes: Vec<u32>,
+}
+
+impl SegmentBuilder {
+    /// Adds a chunk; returns its offset in the segment.
+    pub(super) fn push(&mut self, id: &ChunkId, chunk: &[u8]) -> u32 {
+        debug_assert!(!chunk.is_empty() && chunk.len() <= CHUNK_BYTES_MAX);
+        let offset = self.raw.len() as u32;
+        self.raw.extend_from_slice(chunk);
+        self.chunk_ids.extend_from_slice(id);
+        self.chunk_bytes.push(chunk.len() as u32);
+        offset
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.raw.len() >= SEGMENT_BYTES
+    }
+
+    /// The segment, if it has a chunk; the next one is built in `spare`.
+    pub(super) fn take(&mut self, spare: Vec<u8>) -> Option<RawSegment> {
+        let number = self.number.take()?;
+        let mut raw = std::mem::replace(&mut self.raw, spare);
+        self.raw.clear();
+        if self.raw.capacity() == 0 {
+            // The first of a lane grows by itself: small backups stay small.
+            std::mem::swap(&mut self.raw, &mut Vec::new());
+        }
+        raw.shrink_to(raw.len());
+        Some(RawSegment {
+            number,
+            raw,
+            chunk_ids: std::mem::take(&mut self.chunk_ids),
+            chunk_bytes: std::mem::take(&mut self.chunk_bytes),
+        })
+    }
+}
+
+/// Compresses segments, one after another, with the same working memory.
+pub(super) struct Compressor {
+    level: zstd::bulk::Compressor<'static>,
+    probe: zstd::bulk::Compressor<'static>,
+    opener: zstd::bulk::Decompressor<'static>,
+    scratch: Vec<u8>,
+}
+
+impl Compressor {
+    pub(super) fn new(level: i32) -> Result<Self> {
+        let internal = |e: std::io::Error| VaultError::Internal(format!("zstd: {e}"));
+        Ok(Self {
+            level: zstd::bulk::Compressor::new(level).map_err(internal)?,
+            probe: zstd::bulk::Compressor::new(1).map_err(internal)?,
+            opener: zstd::bulk::Decompressor::new().map_err(internal)?,
+            scratch: Vec::new(),
+        })
+    }
+
+    /// Compresses a segment, and decompresses it again to see that it is right.
+    /// Gives the segment's buffer back for the next one.
+    pub(super) fn compress(&mut self, segment: RawSegment) -> Result<(CompressedSegment, Vec<u8>)> {
+        let RawSegment {
+            raw,
+            chunk_ids,
+            chunk_bytes,
+            ..
+        } = segment;
+        let raw_bytes = raw.len() as u32;
+        let made = |compression, bytes| CompressedSegment {
+            compression,
+            bytes,
+            raw_bytes,
+            chunk_ids,
+            chunk_bytes,
+        };
+        if !self.is_worthwhile(&raw) {
+            return Ok((made(Compression::None, raw), Vec::new()));
+        }
+        let internal = |e: std::io::Error| VaultError::Internal(format!("zstd: {e}"));
+        let compressed = self.level.compress(&raw).map_err(internal)?;
+        if compressed.len() * 100 > raw.len() * WORTHWHILE_PERCENT {
+            return Ok((made(Compression::None, raw), Vec::new()));
+        }
+        self.scratch.resize(raw.len().max(self.scratch.len()), 0);
+        let opened = self
+            .opener
+            .decompress_to_buffer(&compressed, &mut self.scratch[..raw.len()])
+            .map_err(internal)?;
+        if self.scratch[..opened] != raw[..] {
+            return Err(VaultError::Internal(
+                "a compressed segment does not decompress to itself".to_owned(),
+            ));
+        }
+        let mut exact = compressed;
+        exact.shrink_to_fit();
+        Ok((made(Compression::Zstd, exact), raw))
+    }
+
+    /// Whether a sample shrinks.
+    fn is_worthwhile(&mut self, raw: &[u8]) -> bool {
+        if raw.len() < 2 * PROBES * PROBE_BYTES {
+            return true;
+        }
+        let step = raw.len() / PROBES;
+        let sample: Vec<u8> = (0..PROBES)
+            .flat_map(|n| &raw[n * step..n * step + PROBE_BYTES])
+            .copied()
+            .collect();
+        self.probe
+            .compress(&sample)
+            .map_or(true, |small| small.len() * 1000 < sample.len() * 995)
+    }
+}
