@@ -15,6 +15,7 @@
 //! A worker knows nothing of gRPC and of servers: it talks to the catalog, the queue and the
 //! vault. The catalog's word counts: whoever lost the lease of a job writes nothing more.
 
+pub(crate) mod files;
 pub mod settings;
 pub mod sources;
 pub mod targets;

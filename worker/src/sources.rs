@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use catalog::CatalogError;
 use proto::backup::v1::{Source as SourceMessage, source::Kind};
 use tokio_util::sync::CancellationToken;
 use vault::{BackupWriter, Meter, VaultError};
@@ -33,9 +34,19 @@ pub struct CaptureContext {
     /// Canceled when the job shall end, for whatever cause. A source returns
     /// [`SourceError::Canceled`] within a second, with everything undone that it did to the agent.
     pub cancel: CancellationToken,
-    /// Where totals and progress are counted. Bytes and entries done are counted by the writer
-    /// where it does so itself; a source sets the totals.
+    /// Where progress is counted: what is done by the writer, the totals by the source.
     pub meter: Arc<Meter>,
+    /// Where a source that pauses its agent writes that down, before it does so.
+    pub pauses: Arc<dyn PauseLog>,
+}
+
+/// Remembers which container an attempt has paused, so that it is resumed even when the worker
+/// dies.
+#[async_trait]
+pub trait PauseLog: Send + Sync {
+    /// Notes that `container` is about to be paused, or (`None`) that nothing is paused any more.
+    /// An error means that it is not noted: do not pause.
+    async fn note(&self, container: Option<&str>) -> Result<(), CatalogError>;
 }
 
 /// Reads an agent's whole state.
@@ -53,11 +64,6 @@ pub trait Source: Send + Sync {
         writer: BackupWriter,
     ) -> Result<BackupWriter, SourceError>;
 
-    /// Undoes what a dead attempt for the same agent left outside of the vault (a container that
-    /// is still paused). Called before each capture; changes nothing when there is nothing.
-    async fn recover(&self) -> Result<(), SourceError> {
-        Ok(())
-    }
 }
 
 /// Opens the source that an agent is registered with. Does not reach out yet.
@@ -92,6 +98,9 @@ pub enum SourceError {
     /// The Docker Engine cannot be reached.
     #[error("{0}")]
     EngineUnavailable(String),
+    /// The catalog did not take note of a pause.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
     /// The vault refused what was read, or could not store it.
     #[error(transparent)]
     Vault(#[from] VaultError),
@@ -107,6 +116,7 @@ impl SourceError {
             Self::NotFound(_) | Self::Denied(_) | Self::Canceled => false,
             Self::Unreadable(_) | Self::EngineUnavailable(_) => true,
             Self::Vault(error) => error.is_retryable(),
+            Self::Catalog(error) => error.is_retryable(),
         }
     }
 
@@ -117,6 +127,7 @@ impl SourceError {
             Self::Denied(_) | Self::Unreadable(_) => "SOURCE_DENIED",
             Self::EngineUnavailable(_) => "ENGINE_UNAVAILABLE",
             Self::Vault(error) => error.reason(),
+            Self::Catalog(error) => error.reason(),
             Self::Canceled => "CANCELED",
         }
     }

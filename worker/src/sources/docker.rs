@@ -21,6 +21,7 @@ pub async fn check(_settings: &WorkerSettings) -> Option<Result<(), SourceError>
     None
 }
 
-/// Undoes what dead attempts of any worker left on the engine (paused containers) and that no
-/// running job needs. Called when a worker starts, and every few minutes.
-pub async fn sweep(_settings: &WorkerSettings, _catalog: &catalog::Catalog) {}
+/// Resumes a container that a dead attempt left paused. Fine when it is gone or not paused.
+pub async fn resume(_settings: &WorkerSettings, _container: &str) -> Result<(), SourceError> {
+    Ok(())
+}
