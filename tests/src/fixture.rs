@@ -5,7 +5,7 @@ use std::{
     fs::{self, File},
     io::{Seek as _, SeekFrom, Write as _},
     os::{
-        fd::{AsFd as _, OwnedFd},
+        fd::OwnedFd,
         unix::{ffi::OsStrExt as _, fs::PermissionsExt as _},
     },
     path::Path,
@@ -14,8 +14,8 @@ use std::{
 use anyhow::{Context as _, Result};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chownat, lsetxattr, mkdirat,
-    mknodat, openat, utimensat,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chownat,
+    lsetxattr, mkdirat, mknodat, openat, utimensat,
 };
 
 /// Size of the sparse file: mostly a hole.
@@ -32,7 +32,13 @@ pub fn every_kind(root: &Path) -> Result<()> {
     sparse(root)?;
     names(root)?;
     attributes(root)?;
-    mknodat(CWD, root.join("pipe"), FileType::Fifo, Mode::from_raw_mode(0o620), 0)?;
+    mknodat(
+        CWD,
+        root.join("pipe"),
+        FileType::Fifo,
+        Mode::from_raw_mode(0o620),
+        0,
+    )?;
     deep(root, "deep", 30, 100)?;
     // Last, as making entries in a folder sets the folder's time.
     times(root)
@@ -41,11 +47,19 @@ pub fn every_kind(root: &Path) -> Result<()> {
 /// Device files: nothing opens them, the numbers are what counts.
 pub fn devices(root: &Path) -> Result<()> {
     fs::create_dir_all(root)?;
-    for (name, kind, major, minor) in
-        [("null", FileType::CharacterDevice, 1, 3), ("loop-like", FileType::BlockDevice, 7, 200_000)]
-    {
+    for (name, kind, major, minor) in [
+        ("null", FileType::CharacterDevice, 1, 3),
+        ("loop-like", FileType::BlockDevice, 7, 200_000),
+    ] {
         let device = rustix::fs::makedev(major, minor);
-        mknodat(CWD, root.join(name), kind, Mode::from_raw_mode(0o600), device).with_context(|| format!("make device {name}"))?;
+        mknodat(
+            CWD,
+            root.join(name),
+            kind,
+            Mode::from_raw_mode(0o600),
+            device,
+        )
+        .with_context(|| format!("make device {name}"))?;
     }
     Ok(())
 }
@@ -54,15 +68,26 @@ pub fn devices(root: &Path) -> Result<()> {
 /// longer than a system call takes, if need be.
 pub fn deep(root: &Path, first: &str, levels: usize, name_bytes: usize) -> Result<()> {
     let open = |folder: &OwnedFd, name: &str| -> Result<OwnedFd> {
-        mkdirat(folder, name, Mode::from_raw_mode(0o755)).with_context(|| format!("make folder {name}"))?;
-        Ok(openat(folder, name, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())?)
+        mkdirat(folder, name, Mode::from_raw_mode(0o755))
+            .with_context(|| format!("make folder {name}"))?;
+        Ok(openat(
+            folder,
+            name,
+            OFlags::DIRECTORY | OFlags::RDONLY,
+            Mode::empty(),
+        )?)
     };
     let mut folder = openat(CWD, root, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())?;
     folder = open(&folder, first)?;
     for level in 0..levels {
         folder = open(&folder, &format!("{level:0name_bytes$}"))?;
     }
-    let file = openat(&folder, "bottom", OFlags::CREATE | OFlags::WRONLY, Mode::from_raw_mode(0o644))?;
+    let file = openat(
+        &folder,
+        "bottom",
+        OFlags::CREATE | OFlags::WRONLY,
+        Mode::from_raw_mode(0o644),
+    )?;
     File::from(file).write_all(b"at the bottom\n")?;
     Ok(())
 }
@@ -100,12 +125,17 @@ fn plain_files(root: &Path) -> Result<()> {
     fs::write(root.join("one-byte"), "1")?;
     fs::write(root.join("unreadable-by-others"), "secret")?;
     // Around the sizes where the way of storing changes.
-    for size in [511, 512, 513, 16_384, 65_536, 262_143, 262_144, 262_145, 5_000_001] {
+    for size in [
+        511, 512, 513, 16_384, 65_536, 262_143, 262_144, 262_145, 5_000_001,
+    ] {
         let mut content = vec![0; size];
         random.fill_bytes(&mut content);
         fs::write(root.join(format!("random-{size}")), content)?;
     }
-    fs::write(root.join("compressible"), "the same words again and again\n".repeat(50_000))?;
+    fs::write(
+        root.join("compressible"),
+        "the same words again and again\n".repeat(50_000),
+    )?;
     fs::write(root.join("zeros-that-are-data"), vec![0; 300_000])?;
     Ok(())
 }
@@ -115,7 +145,10 @@ fn links(root: &Path) -> Result<()> {
     fs::create_dir_all(folder.join("elsewhere"))?;
     fs::write(folder.join("first-name"), "one file, three names\n")?;
     fs::hard_link(folder.join("first-name"), folder.join("second-name"))?;
-    fs::hard_link(folder.join("first-name"), folder.join("elsewhere/third-name"))?;
+    fs::hard_link(
+        folder.join("first-name"),
+        folder.join("elsewhere/third-name"),
+    )?;
     // A name that comes before the folder of the others in path order.
     fs::hard_link(folder.join("first-name"), root.join("a-fourth-name"))?;
     for (name, target) in [
@@ -129,7 +162,10 @@ fn links(root: &Path) -> Result<()> {
     ] {
         std::os::unix::fs::symlink(target, folder.join(name))?;
     }
-    std::os::unix::fs::symlink(OsStr::from_bytes(b"bytes-\xff\xfe"), folder.join("odd-target"))?;
+    std::os::unix::fs::symlink(
+        OsStr::from_bytes(b"bytes-\xff\xfe"),
+        folder.join("odd-target"),
+    )?;
     std::os::unix::fs::symlink("x".repeat(4_000), folder.join("long-target"))?;
     Ok(())
 }
@@ -144,7 +180,7 @@ fn sparse(root: &Path) -> Result<()> {
     }
     File::create(root.join("sparse/only-a-hole"))?.set_len(10_000_000)?;
     let mut tail = File::create(root.join("sparse/hole-at-the-end"))?;
-    tail.write_all(&[7; 100_000])?;
+    tail.write_all(&vec![7; 100_000])?;
     tail.set_len(50_000_000)?;
     Ok(())
 }
@@ -182,16 +218,29 @@ fn names(root: &Path) -> Result<()> {
 fn attributes(root: &Path) -> Result<()> {
     let folder = root.join("attributes");
     fs::create_dir(&folder)?;
-    for (name, mode) in [("setuid", 0o4755), ("setgid", 0o2755), ("nothing", 0o000), ("everything", 0o7777), ("read-only", 0o444)] {
+    for (name, mode) in [
+        ("setuid", 0o4755),
+        ("setgid", 0o2755),
+        ("nothing", 0o000),
+        ("everything", 0o7777),
+        ("read-only", 0o444),
+    ] {
         fs::write(folder.join(name), name)?;
         fs::set_permissions(folder.join(name), fs::Permissions::from_mode(mode))?;
     }
-    for (name, mode) in [("sticky-folder", 0o1777), ("setgid-folder", 0o2775), ("closed-folder", 0o500)] {
+    for (name, mode) in [
+        ("sticky-folder", 0o1777),
+        ("setgid-folder", 0o2775),
+        ("closed-folder", 0o500),
+    ] {
         fs::create_dir(folder.join(name))?;
         fs::write(folder.join(name).join("inside"), name)?;
         fs::set_permissions(folder.join(name), fs::Permissions::from_mode(mode))?;
     }
-    let unknown = (Some(Uid::from_raw(3_123_456_789)), Some(Gid::from_raw(2_987_654_321)));
+    let unknown = (
+        Some(Uid::from_raw(3_123_456_789)),
+        Some(Gid::from_raw(2_987_654_321)),
+    );
     for name in ["owned-by-nobody-here", "link-owned-by-nobody-here"] {
         let path = folder.join(name);
         if name.starts_with("link") {
@@ -204,8 +253,14 @@ fn attributes(root: &Path) -> Result<()> {
     let path = folder.join("with-xattrs");
     fs::write(&path, "x")?;
     let binary: Vec<u8> = (0..=255).collect();
-    for (name, value) in [("user.empty", &[][..]), ("user.text", b"value"), ("user.binary", &binary), ("trusted.mark", b"t")] {
-        lsetxattr(&path, name, value, XattrFlags::empty()).with_context(|| format!("set {name}"))?;
+    for (name, value) in [
+        ("user.empty", &[][..]),
+        ("user.text", b"value"),
+        ("user.binary", &binary),
+        ("trusted.mark", b"t"),
+    ] {
+        lsetxattr(&path, name, value, XattrFlags::empty())
+            .with_context(|| format!("set {name}"))?;
     }
     let folder_with = folder.join("folder-with-xattrs");
     fs::create_dir(&folder_with)?;
@@ -236,7 +291,14 @@ fn times(root: &Path) -> Result<()> {
 }
 
 fn set_time(path: &Path, seconds: i64, nanos: i64) -> Result<()> {
-    let time = Timespec { tv_sec: seconds, tv_nsec: nanos };
-    let times = Timestamps { last_access: time, last_modification: time };
-    utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).with_context(|| format!("set the time of {}", path.display()))
+    let time = Timespec {
+        tv_sec: seconds,
+        tv_nsec: nanos,
+    };
+    let times = Timestamps {
+        last_access: time,
+        last_modification: time,
+    };
+    utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)
+        .with_context(|| format!("set the time of {}", path.display()))
 }

@@ -15,18 +15,45 @@ pub struct SmallDisk {
 impl SmallDisk {
     /// Mounts one at a folder that exists.
     pub fn mount(path: &Path, mib: u32) -> Result<Self> {
-        run("mount", &["-t", "tmpfs", "-o", &format!("size={mib}m,mode=700"), "tmpfs"], path)?;
-        Ok(Self { path: path.to_path_buf() })
+        run(
+            "mount",
+            &[
+                "-t",
+                "tmpfs",
+                "-o",
+                &format!("size={mib}m,mode=700"),
+                "tmpfs",
+            ],
+            path,
+        )?;
+        Ok(Self {
+            path: path.to_path_buf(),
+        })
     }
 
     /// Makes it larger or smaller.
     pub fn resize(&self, mib: u32) -> Result<()> {
-        run("mount", &["-o", &format!("remount,size={mib}m")], &self.path)
+        run(
+            "mount",
+            &["-o", &format!("remount,size={mib}m")],
+            &self.path,
+        )
     }
 
     /// Makes it read-only, or writable again.
     pub fn set_read_only(&self, read_only: bool) -> Result<()> {
-        run("mount", &["-o", if read_only { "remount,ro" } else { "remount,rw" }], &self.path)
+        run(
+            "mount",
+            &[
+                "-o",
+                if read_only {
+                    "remount,ro"
+                } else {
+                    "remount,rw"
+                },
+            ],
+            &self.path,
+        )
     }
 }
 
@@ -38,9 +65,17 @@ impl Drop for SmallDisk {
 }
 
 fn run(program: &str, arguments: &[&str], path: &Path) -> Result<()> {
-    let output = Command::new(program).args(arguments).arg(path).output().with_context(|| format!("run {program}"))?;
+    let output = Command::new(program)
+        .args(arguments)
+        .arg(path)
+        .output()
+        .with_context(|| format!("run {program}"))?;
     if !output.status.success() {
-        bail!("{program} {}: {}", path.display(), String::from_utf8_lossy(&output.stderr).trim());
+        bail!(
+            "{program} {}: {}",
+            path.display(),
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
     }
     Ok(())
 }

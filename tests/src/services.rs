@@ -36,18 +36,25 @@ const READY_MS_MAX: u64 = 60_000;
 /// How long a command may go on after it was asked to stop.
 const STOP_COMMAND_MS_MAX: u64 = 10_000;
 
+/// Keeps on disk what was started.
+type Note<'a> = dyn FnMut(&Started) -> Result<()> + 'a;
+
 /// A service that can be started.
 struct Service {
     name: &'static str,
     /// Starts it and returns once it answers. `note` keeps what is needed to stop
     /// it, and is called before the first wait.
-    start: fn(folder: &Path, note: &mut dyn FnMut(&Started) -> Result<()>) -> Result<Started>,
+    start: fn(folder: &Path, note: &mut Note<'_>) -> Result<Started>,
     /// Stops it and removes what it left; also of a start that was cut short.
     stop: fn(folder: &Path, started: &Started) -> Result<()>,
 }
 
 /// Every service, in the order of their start.
-const KNOWN: &[Service] = &[Service { name: "docker", start: docker::start, stop: docker::stop }];
+const KNOWN: &[Service] = &[Service {
+    name: "docker",
+    start: docker::start,
+    stop: docker::stop,
+}];
 
 /// What was started, as kept in `target/services/<name>.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -67,7 +74,9 @@ pub struct Services {
 impl Services {
     /// Those of the target folder that this program was built into.
     pub fn here() -> Result<Self> {
-        Ok(Self { folder: place::target_dir()?.join("services") })
+        Ok(Self {
+            folder: place::target_dir()?.join("services"),
+        })
     }
 
     /// Starts what does not run yet.
@@ -89,7 +98,9 @@ impl Services {
         KNOWN
             .iter()
             .map(|service| {
-                let running = self.started(service)?.is_some_and(|started| started.process.is_alive());
+                let running = self
+                    .started(service)?
+                    .is_some_and(|started| started.process.is_alive());
                 Ok((service.name, running))
             })
             .collect()
@@ -110,21 +121,32 @@ impl Services {
 
     /// The same as lines for a shell.
     pub fn env_text(&self) -> Result<String> {
-        self.env()?.iter().try_fold(String::new(), |mut text, (name, value)| {
-            writeln!(text, "export {name}='{value}'")?;
-            Ok(text)
-        })
+        self.env()?
+            .iter()
+            .try_fold(String::new(), |mut text, (name, value)| {
+                writeln!(text, "export {name}='{value}'")?;
+                Ok(text)
+            })
     }
 
     /// Runs a command with the services up, and stops those it started, however
     /// the command ends.
     pub fn run(&self, command: &[String]) -> Result<ExitCode> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()?;
         let started = self.start_missing()?;
-        let outcome = self.env().and_then(|env| runtime.block_on(run_command(command, env)));
+        let outcome = self
+            .env()
+            .and_then(|env| runtime.block_on(run_command(command, env)));
         {
             let _lock = self.lock()?;
-            for service in KNOWN.iter().rev().filter(|service| started.contains(&service.name)) {
+            for service in KNOWN
+                .iter()
+                .rev()
+                .filter(|service| started.contains(&service.name))
+            {
                 self.stop_one(service)?;
             }
             self.write_env()?;
@@ -136,7 +158,10 @@ impl Services {
         let _lock = self.lock()?;
         let mut names = Vec::new();
         for service in KNOWN {
-            if self.started(service)?.is_some_and(|started| started.process.is_alive()) {
+            if self
+                .started(service)?
+                .is_some_and(|started| started.process.is_alive())
+            {
                 continue;
             }
             // An earlier run may have crashed: clear what it left.
@@ -146,7 +171,8 @@ impl Services {
             eprintln!("services: starting {}", service.name);
             let state = self.state_file(service);
             let mut note = |started: &Started| -> Result<()> {
-                fs::write(&state, serde_json::to_vec_pretty(started)?).with_context(|| format!("write {}", state.display()))
+                fs::write(&state, serde_json::to_vec_pretty(started)?)
+                    .with_context(|| format!("write {}", state.display()))
             };
             let outcome = (service.start)(&folder, &mut note).and_then(|started| note(&started));
             if let Err(cause) = outcome {
@@ -162,7 +188,8 @@ impl Services {
     fn stop_one(&self, service: &Service) -> Result<()> {
         if let Some(started) = self.started(service)? {
             eprintln!("services: stopping {}", service.name);
-            (service.stop)(&self.folder.join(service.name), &started).with_context(|| format!("stop {}", service.name))?;
+            (service.stop)(&self.folder.join(service.name), &started)
+                .with_context(|| format!("stop {}", service.name))?;
             fs::remove_file(self.state_file(service)).context("forget a stopped service")?;
         }
         Ok(())
@@ -189,10 +216,12 @@ impl Services {
 
     /// One call at a time changes the services of a target folder.
     fn lock(&self) -> Result<File> {
-        fs::create_dir_all(&self.folder).with_context(|| format!("make {}", self.folder.display()))?;
+        fs::create_dir_all(&self.folder)
+            .with_context(|| format!("make {}", self.folder.display()))?;
         let path = self.folder.join("lock");
         let file = File::create(&path).with_context(|| format!("open {}", path.display()))?;
-        file.lock().with_context(|| format!("lock {}", path.display()))?;
+        file.lock()
+            .with_context(|| format!("lock {}", path.display()))?;
         Ok(file)
     }
 }
@@ -202,11 +231,12 @@ pub fn address(variable: &str) -> String {
     if let Ok(value) = std::env::var(variable) {
         return value;
     }
-    let running = Services::here().and_then(|services| services.env()).expect("read the state of the services");
-    running
-        .get(variable)
-        .cloned()
-        .unwrap_or_else(|| panic!("{variable} is not set and the service does not run: start it with `make services`"))
+    let running = Services::here()
+        .and_then(|services| services.env())
+        .expect("read the state of the services");
+    running.get(variable).cloned().unwrap_or_else(|| {
+        panic!("{variable} is not set and the service does not run: start it with `make services`")
+    })
 }
 
 async fn run_command(command: &[String], env: BTreeMap<String, String>) -> Result<ExitCode> {
@@ -214,8 +244,11 @@ async fn run_command(command: &[String], env: BTreeMap<String, String>) -> Resul
     let (program, arguments) = command.split_first().context("no command given")?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let mut child =
-        tokio::process::Command::new(program).args(arguments).envs(env).spawn().with_context(|| format!("run {program}"))?;
+    let mut child = tokio::process::Command::new(program)
+        .args(arguments)
+        .envs(env)
+        .spawn()
+        .with_context(|| format!("run {program}"))?;
     let status = tokio::select! {
         status = child.wait() => status?,
         // A terminal's Ctrl-C reaches the command by itself.
@@ -227,11 +260,16 @@ async fn run_command(command: &[String], env: BTreeMap<String, String>) -> Resul
             stop_command(&mut child).await?
         }
     };
-    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+    Ok(status
+        .code()
+        .and_then(|code| u8::try_from(code).ok())
+        .map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
 async fn stop_command(child: &mut tokio::process::Child) -> Result<std::process::ExitStatus> {
-    if let Ok(status) = tokio::time::timeout(Duration::from_millis(STOP_COMMAND_MS_MAX), child.wait()).await {
+    if let Ok(status) =
+        tokio::time::timeout(Duration::from_millis(STOP_COMMAND_MS_MAX), child.wait()).await
+    {
         return Ok(status?);
     }
     child.kill().await?;

@@ -1,1 +1,273 @@
-//! standalone
+//! Starts, stops and kills a `nora-backup standalone`.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use tonic::transport::Endpoint;
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+
+use crate::{
+    api::{Api, JWT_SECRET},
+    place,
+};
+
+/// How long a start may take.
+const READY_MS_MAX: u64 = 60_000;
+/// How long a stop may take.
+const STOP_MS_MAX: u64 = 60_000;
+/// How often something is looked at that cannot be waited for.
+const LOOK_MS: u64 = 20;
+/// Short, so that work goes on soon after a kill.
+const LEASE_MS: u64 = 3_000;
+
+/// A standalone with a data directory of its own. Killed when dropped.
+pub struct Standalone {
+    scratch: tempfile::TempDir,
+    data_dir: PathBuf,
+    port: u16,
+    env: BTreeMap<String, String>,
+    running: Option<Child>,
+}
+
+impl Standalone {
+    /// Prepares one without starting it.
+    pub fn prepare(name: &str) -> Result<Self> {
+        let scratch = place::scratch(name);
+        // Sources and targets of restores lie beside the data.
+        let agents = scratch.path().join("agents");
+        fs::create_dir_all(&agents)?;
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let env = BTreeMap::from([
+            ("JWT_SECRET".to_owned(), JWT_SECRET.to_owned()),
+            (
+                "NORA_BACKUP_SOURCE_ROOTS".to_owned(),
+                agents.display().to_string(),
+            ),
+            ("NORA_BACKUP_LEASE_MS".to_owned(), LEASE_MS.to_string()),
+            ("BACKUP_WORKER_HEALTH_PORT".to_owned(), "0".to_owned()),
+            ("NORA_BACKUP_LOG".to_owned(), "info".to_owned()),
+        ]);
+        Ok(Self {
+            data_dir: scratch.path().join("data"),
+            scratch,
+            port,
+            env,
+            running: None,
+        })
+    }
+
+    /// Prepares and starts one.
+    pub async fn start(name: &str) -> Result<Self> {
+        let mut standalone = Self::prepare(name)?;
+        standalone.launch().await?;
+        Ok(standalone)
+    }
+
+    /// Sets a variable of its environment, from the next start on.
+    #[must_use]
+    pub fn with_env(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.set_env(name, value);
+        self
+    }
+
+    /// The same for one that exists.
+    pub fn set_env(&mut self, name: &str, value: impl Into<String>) {
+        self.env.insert(name.to_owned(), value.into());
+    }
+
+    /// Takes a variable out of its environment.
+    pub fn remove_env(&mut self, name: &str) {
+        self.env.remove(name);
+    }
+
+    /// Starts it and waits until it serves.
+    pub async fn launch(&mut self) -> Result<()> {
+        self.spawn()?;
+        let deadline = Instant::now() + Duration::from_millis(READY_MS_MAX);
+        while !self.serves().await {
+            if let Some(status) = self
+                .running
+                .as_mut()
+                .and_then(|child| child.try_wait().ok().flatten())
+            {
+                self.running = None;
+                bail!("the standalone ended at once, {status}:\n{}", self.log());
+            }
+            if Instant::now() > deadline {
+                bail!(
+                    "the standalone does not serve after {READY_MS_MAX} ms:\n{}",
+                    self.log()
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(LOOK_MS)).await;
+        }
+        Ok(())
+    }
+
+    /// Starts it where it is expected to refuse; returns how it ended, and what
+    /// it said.
+    pub fn launch_refused(&mut self) -> Result<(ExitStatus, String)> {
+        self.spawn()?;
+        let mut child = self.running.take().context("just started")?;
+        let status = wait(&mut child, STOP_MS_MAX)?;
+        Ok((status, self.log()))
+    }
+
+    /// Ends it as an operator does (SIGTERM) and waits.
+    pub fn stop(&mut self) -> Result<ExitStatus> {
+        let mut child = self.running.take().context("it does not run")?;
+        signal(&child, Signal::TERM)?;
+        wait(&mut child, STOP_MS_MAX)
+    }
+
+    /// Ends it as an out-of-memory killer does (SIGKILL).
+    pub fn kill(&mut self) -> Result<()> {
+        let mut child = self.running.take().context("it does not run")?;
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+
+    /// Waits until it ends by itself, as at a failpoint that aborts.
+    pub fn wait_for_end(&mut self, wait_ms_max: u64) -> Result<ExitStatus> {
+        let mut child = self.running.take().context("it does not run")?;
+        wait(&mut child, wait_ms_max)
+    }
+
+    /// Its address.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// A client for this user (role user).
+    pub async fn user(&self, user: &str) -> Result<Api> {
+        Api::connect(&self.url(), user, "user").await
+    }
+
+    /// A client for the control plane (role service).
+    pub async fn control_plane(&self) -> Result<Api> {
+        Api::connect(&self.url(), "control-plane", "service").await
+    }
+
+    /// A client for an administrator.
+    pub async fn admin(&self) -> Result<Api> {
+        Api::connect(&self.url(), "the-admin", "admin").await
+    }
+
+    /// Where it keeps everything.
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// A path under the folder in which agents live.
+    pub fn agent_dir(&self, name: &str) -> PathBuf {
+        self.scratch.path().join("agents").join(name)
+    }
+
+    /// A path outside of the allowed roots.
+    pub fn outside_dir(&self, name: &str) -> PathBuf {
+        self.scratch.path().join(name)
+    }
+
+    /// All that it has said since its last start.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// Its largest resident memory so far, in bytes.
+    pub fn peak_rss_bytes(&self) -> Result<u64> {
+        let pid = self.running.as_ref().context("it does not run")?.id();
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .context("a line VmHWM")?;
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
+        Ok(kib * 1024)
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.scratch.path().join("log")
+    }
+
+    fn spawn(&mut self) -> Result<()> {
+        let log = File::create(self.log_path())?;
+        let child = Command::new(place::program()?)
+            .arg("standalone")
+            .arg("--data-dir")
+            .arg(&self.data_dir)
+            .arg("--listen")
+            .arg(format!("127.0.0.1:{}", self.port))
+            .env_clear()
+            .env("PATH", std::env::var("PATH").unwrap_or_default())
+            .env("HOME", self.scratch.path())
+            .env("RUST_BACKTRACE", "1")
+            .envs(&self.env)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("run nora-backup standalone")?;
+        self.running = Some(child);
+        Ok(())
+    }
+
+    async fn serves(&self) -> bool {
+        let Ok(endpoint) = Endpoint::from_shared(self.url()) else {
+            return false;
+        };
+        let Ok(channel) = endpoint
+            .connect_timeout(Duration::from_secs(1))
+            .connect()
+            .await
+        else {
+            return false;
+        };
+        let answer = HealthClient::new(channel)
+            .check(HealthCheckRequest::default())
+            .await;
+        answer.is_ok_and(|answer| answer.into_inner().status() == ServingStatus::Serving)
+    }
+}
+
+impl Drop for Standalone {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.running.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- what the standalone said\n{}", self.log());
+        }
+    }
+}
+
+fn signal(child: &Child, signal: Signal) -> Result<()> {
+    let pid = Pid::from_raw(child.id().cast_signed()).context("a process id")?;
+    Ok(kill_process(pid, signal)?)
+}
+
+fn wait(child: &mut Child, wait_ms_max: u64) -> Result<ExitStatus> {
+    let deadline = Instant::now() + Duration::from_millis(wait_ms_max);
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        if Instant::now() > deadline {
+            child.kill()?;
+            child.wait()?;
+            bail!("it did not end within {wait_ms_max} ms");
+        }
+        std::thread::sleep(Duration::from_millis(LOOK_MS));
+    }
+}

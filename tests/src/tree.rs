@@ -14,7 +14,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, lgetxattr, llistxattr, openat, readlinkat, statat};
+use rustix::fs::{
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, lgetxattr, llistxattr, openat, readlinkat,
+    statat,
+};
 
 /// Differences that are listed one by one.
 const DIFFERENCES_MAX: usize = 30;
@@ -40,19 +43,37 @@ pub struct Node {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
     /// A regular file: length and BLAKE3 of its bytes.
-    File { size: u64, digest: String },
+    File {
+        /// Length in bytes, holes included.
+        size: u64,
+        /// Of its bytes, in hexadecimal.
+        digest: String,
+    },
     /// A further name of the file at this path.
-    HardLink { first: Vec<u8> },
+    HardLink {
+        /// The first name in path order.
+        first: Vec<u8>,
+    },
     /// A folder.
     Folder,
     /// A symbolic link and where it points.
-    Symlink { target: Vec<u8> },
+    Symlink {
+        /// As stored in the link.
+        target: Vec<u8>,
+    },
     /// A named pipe.
     Fifo,
     /// A socket; backups leave it out.
     Socket,
     /// A device: whether by characters, major and minor number.
-    Device { by_characters: bool, major: u32, minor: u32 },
+    Device {
+        /// Whether a character device; otherwise a block device.
+        by_characters: bool,
+        /// Major number.
+        major: u32,
+        /// Minor number.
+        minor: u32,
+    },
 }
 
 /// A described folder: path relative to it (the root is empty) to entry.
@@ -62,7 +83,10 @@ pub type Tree = BTreeMap<Vec<u8>, Node>;
 pub fn describe(root: &Path) -> Result<Tree> {
     let folder = openat(CWD, root, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())
         .with_context(|| format!("open {}", root.display()))?;
-    let mut walk = Walk { tree: Tree::new(), first_names: HashMap::new() };
+    let mut walk = Walk {
+        tree: Tree::new(),
+        first_names: HashMap::new(),
+    };
     let stat = statat(&folder, c"", AtFlags::EMPTY_PATH)?;
     let node = walk.node(folder.as_fd(), c".", &stat, b"")?;
     walk.tree.insert(Vec::new(), node);
@@ -77,12 +101,19 @@ pub fn differences(expected: &Tree, found: &Tree) -> Vec<String> {
         let name = String::from_utf8_lossy(path);
         match found.get(path) {
             None => lines.push(format!("{name:?} is missing ({:?})", node.kind)),
-            Some(other) if other != node => lines.push(format!("{name:?}: {}", difference(node, other))),
+            Some(other) if other != node => {
+                lines.push(format!("{name:?}: {}", difference(node, other)));
+            }
             Some(_) => {}
         }
     }
     let extra = found.keys().filter(|path| !expected.contains_key(*path));
-    lines.extend(extra.map(|path| format!("{:?} is there and should not be", String::from_utf8_lossy(path))));
+    lines.extend(extra.map(|path| {
+        format!(
+            "{:?} is there and should not be",
+            String::from_utf8_lossy(path)
+        )
+    }));
     lines
 }
 
@@ -109,16 +140,29 @@ fn difference(expected: &Node, found: &Node) -> String {
         parts.push(format!("mode {:o}, found {:o}", expected.mode, found.mode));
     }
     if expected.owner != found.owner {
-        parts.push(format!("owner {:?}, found {:?}", expected.owner, found.owner));
+        parts.push(format!(
+            "owner {:?}, found {:?}",
+            expected.owner, found.owner
+        ));
     }
     if expected.mtime != found.mtime {
-        parts.push(format!("mtime {:?}, found {:?}", expected.mtime, found.mtime));
+        parts.push(format!(
+            "mtime {:?}, found {:?}",
+            expected.mtime, found.mtime
+        ));
     }
     if expected.xattrs != found.xattrs {
         let names = |node: &Node| -> Vec<String> {
-            node.xattrs.iter().map(|(name, value)| format!("{} ({} bytes)", name.escape_ascii(), value.len())).collect()
+            node.xattrs
+                .iter()
+                .map(|(name, value)| format!("{} ({} bytes)", name.escape_ascii(), value.len()))
+                .collect()
         };
-        parts.push(format!("xattrs {:?}, found {:?}", names(expected), names(found)));
+        parts.push(format!(
+            "xattrs {:?}, found {:?}",
+            names(expected),
+            names(found)
+        ));
     }
     parts.join("; ")
 }
@@ -140,10 +184,16 @@ impl Walk {
         }
         names.sort();
         for name in names {
-            let full = if path.is_empty() { name.to_bytes().to_vec() } else { [path, b"/", name.to_bytes()].concat() };
+            let full = if path.is_empty() {
+                name.to_bytes().to_vec()
+            } else {
+                [path, b"/", name.to_bytes()].concat()
+            };
             let context = || format!("look at {:?}", String::from_utf8_lossy(&full));
             let stat = statat(folder, &name, AtFlags::SYMLINK_NOFOLLOW).with_context(context)?;
-            let node = self.node(folder, &name, &stat, &full).with_context(context)?;
+            let node = self
+                .node(folder, &name, &stat, &full)
+                .with_context(context)?;
             let below = matches!(node.kind, Kind::Folder);
             self.tree.insert(full.clone(), node);
             if below {
@@ -153,10 +203,18 @@ impl Walk {
         Ok(())
     }
 
-    fn node(&mut self, folder: BorrowedFd<'_>, name: &CStr, stat: &Stat, path: &[u8]) -> Result<Node> {
+    fn node(
+        &mut self,
+        folder: BorrowedFd<'_>,
+        name: &CStr,
+        stat: &Stat,
+        path: &[u8],
+    ) -> Result<Node> {
         let kind = match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => Kind::Folder,
-            FileType::Symlink => Kind::Symlink { target: readlinkat(folder, name, Vec::new())?.into_bytes() },
+            FileType::Symlink => Kind::Symlink {
+                target: readlinkat(folder, name, Vec::new())?.into_bytes(),
+            },
             FileType::Fifo => Kind::Fifo,
             FileType::Socket => Kind::Socket,
             other @ (FileType::CharacterDevice | FileType::BlockDevice) => Kind::Device {
@@ -175,11 +233,19 @@ impl Walk {
         })
     }
 
-    fn file(&mut self, folder: BorrowedFd<'_>, name: &CStr, stat: &Stat, path: &[u8]) -> Result<Kind> {
+    fn file(
+        &mut self,
+        folder: BorrowedFd<'_>,
+        name: &CStr,
+        stat: &Stat,
+        path: &[u8],
+    ) -> Result<Kind> {
         if stat.st_nlink > 1 {
             let identity = (stat.st_dev, stat.st_ino);
             if let Some(first) = self.first_names.get(&identity) {
-                return Ok(Kind::HardLink { first: first.clone() });
+                return Ok(Kind::HardLink {
+                    first: first.clone(),
+                });
             }
             self.first_names.insert(identity, path.to_vec());
         }
@@ -190,7 +256,10 @@ impl Walk {
         loop {
             let read = file.read(&mut buffer)?;
             if read == 0 {
-                return Ok(Kind::File { size, digest: hasher.finalize().to_hex().to_string() });
+                return Ok(Kind::File {
+                    size,
+                    digest: hasher.finalize().to_hex().to_string(),
+                });
             }
             hasher.update(&buffer[..read]);
             size += read as u64;
@@ -199,7 +268,12 @@ impl Walk {
 }
 
 fn open(folder: BorrowedFd<'_>, name: &CStr, flags: OFlags) -> Result<OwnedFd> {
-    Ok(openat(folder, name, flags | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+    Ok(openat(
+        folder,
+        name,
+        flags | OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?)
 }
 
 fn xattrs(folder: BorrowedFd<'_>, name: &CStr) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
@@ -213,7 +287,10 @@ fn xattrs(folder: BorrowedFd<'_>, name: &CStr) -> Result<BTreeMap<Vec<u8>, Vec<u
         Err(cause) => return Err(cause.into()),
     };
     let mut all = BTreeMap::new();
-    for attribute in names[..length].split(|byte| *byte == 0).filter(|part| !part.is_empty()) {
+    for attribute in names[..length]
+        .split(|byte| *byte == 0)
+        .filter(|part| !part.is_empty())
+    {
         let mut value = vec![0; XATTR_BYTES_MAX];
         let length = lgetxattr(path.as_slice(), attribute, &mut value)?;
         value.truncate(length);
@@ -225,7 +302,11 @@ fn xattrs(folder: BorrowedFd<'_>, name: &CStr) -> Result<BTreeMap<Vec<u8>, Vec<u
 /// Blocks that a file takes on disk, in bytes.
 pub fn allocated_bytes(path: &Path) -> Result<u64> {
     use std::os::unix::fs::MetadataExt as _;
-    Ok(path.metadata().with_context(|| format!("look at {}", path.display()))?.blocks() * 512)
+    Ok(path
+        .metadata()
+        .with_context(|| format!("look at {}", path.display()))?
+        .blocks()
+        * 512)
 }
 
 #[cfg(test)]
@@ -244,7 +325,10 @@ mod tests {
         std::fs::remove_file(root.join("links/second-name")).unwrap();
         let lines = differences(&before, &describe(&root).unwrap());
         for expected in ["\"empty\": kind", "\"links/second-name\" is missing"] {
-            assert!(lines.iter().any(|line| line.contains(expected)), "{expected}: {lines:#?}");
+            assert!(
+                lines.iter().any(|line| line.contains(expected)),
+                "{expected}: {lines:#?}"
+            );
         }
     }
 }

@@ -15,10 +15,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use bollard::{API_DEFAULT_VERSION, Docker, body_full, query_parameters::CreateImageOptionsBuilder};
+use bollard::{
+    API_DEFAULT_VERSION, Docker, body_full, query_parameters::CreateImageOptionsBuilder,
+};
 use futures::TryStreamExt as _;
 
-use super::{READY_MS_MAX, Started, image, packages, process::Identity};
+use super::{Note, READY_MS_MAX, Started, image, packages, process::Identity};
 
 /// The image that test containers are made from.
 pub const IMAGE: &str = "nora-test-agent:latest";
@@ -39,7 +41,7 @@ mkdir -p /run/containerd && mount -t tmpfs -o mode=711 tmpfs /run/containerd || 
 exec "$@"
 "#;
 
-pub(super) fn start(folder: &Path, note: &mut dyn FnMut(&Started) -> Result<()>) -> Result<Started> {
+pub(super) fn start(folder: &Path, note: &mut Note<'_>) -> Result<Started> {
     if !rustix::process::geteuid().is_root() {
         bail!("a Docker Engine can only be started by root");
     }
@@ -53,7 +55,18 @@ pub(super) fn start(folder: &Path, note: &mut dyn FnMut(&Started) -> Result<()>)
 
     let mut command = Command::new("unshare");
     command
-        .args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", SCRIPT, "sh"])
+        .args([
+            "--net",
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+            "sh",
+            "-c",
+            SCRIPT,
+            "sh",
+        ])
         .arg(engine)
         .arg("--host")
         .arg(format!("unix://{}", socket.display()))
@@ -82,7 +95,9 @@ pub(super) fn start(folder: &Path, note: &mut dyn FnMut(&Started) -> Result<()>)
         env: BTreeMap::from([(HOST_VARIABLE.to_owned(), host)]),
     };
     note(&started)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let docker = wait_until_ready(&socket, &started, &log_path).await?;
         import_image(&docker, image::rootfs(&busybox)?).await
@@ -117,7 +132,10 @@ fn static_busybox() -> Result<PathBuf> {
     packages::install("busybox-static")?;
     let found = packages::find_or_install("busybox", "busybox-static")?;
     if !image::is_static(&found)? {
-        bail!("{} needs shared libraries, and busybox-static did not replace it", found.display());
+        bail!(
+            "{} needs shared libraries, and busybox-static did not replace it",
+            found.display()
+        );
     }
     Ok(found)
 }
@@ -142,16 +160,25 @@ fn cgroup_name(folder: &Path) -> String {
 async fn wait_until_ready(socket: &Path, started: &Started, log: &Path) -> Result<Docker> {
     let deadline = Instant::now() + Duration::from_millis(READY_MS_MAX);
     loop {
-        if let Ok(docker) = Docker::connect_with_unix(&socket.to_string_lossy(), 60, API_DEFAULT_VERSION)
+        if let Ok(docker) =
+            Docker::connect_with_unix(&socket.to_string_lossy(), 60, API_DEFAULT_VERSION)
             && docker.ping().await.is_ok()
         {
             return Ok(docker.negotiate_version().await?);
         }
         if !started.process.is_alive() {
-            bail!("the Docker Engine ended at once; the end of {}:\n{}", log.display(), last_lines(log));
+            bail!(
+                "the Docker Engine ended at once; the end of {}:\n{}",
+                log.display(),
+                last_lines(log)
+            );
         }
         if Instant::now() > deadline {
-            bail!("the Docker Engine does not answer; the end of {}:\n{}", log.display(), last_lines(log));
+            bail!(
+                "the Docker Engine does not answer; the end of {}:\n{}",
+                log.display(),
+                last_lines(log)
+            );
         }
         tokio::time::sleep(Duration::from_millis(TRY_MS)).await;
     }
@@ -159,13 +186,20 @@ async fn wait_until_ready(socket: &Path, started: &Started, log: &Path) -> Resul
 
 async fn import_image(docker: &Docker, rootfs: Vec<u8>) -> Result<()> {
     let (repository, tag) = IMAGE.split_once(':').context("an image has a tag")?;
-    let options = CreateImageOptionsBuilder::new().from_src("-").repo(repository).tag(tag).build();
+    let options = CreateImageOptionsBuilder::new()
+        .from_src("-")
+        .repo(repository)
+        .tag(tag)
+        .build();
     docker
         .create_image(Some(options), Some(body_full(rootfs.into())), None)
         .try_collect::<Vec<_>>()
         .await
         .with_context(|| format!("import {IMAGE}"))?;
-    docker.inspect_image(IMAGE).await.with_context(|| format!("find {IMAGE} after its import"))?;
+    docker
+        .inspect_image(IMAGE)
+        .await
+        .with_context(|| format!("find {IMAGE} after its import"))?;
     Ok(())
 }
 
@@ -188,7 +222,10 @@ fn cgroups(name: &str) -> Vec<PathBuf> {
 
 fn children(cgroup: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(cgroup).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).filter(|path| path.is_dir() && !path.is_symlink()).collect()
+    entries
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir() && !path.is_symlink())
+        .collect()
 }
 
 /// A frozen process does not die of SIGKILL before it is thawed.

