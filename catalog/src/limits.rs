@@ -1,0 +1,19 @@
+//! The bounds of this crate, each with its unit.
+
+/// Items in a page at the most.
+pub const PAGE_MAX: u64 = 1_000;
+/// Warnings kept of a backup or restore; the rest is only counted.
+pub const WARNINGS_MAX: usize = 100;
+/// How long a `request_id` is remembered.
+pub const REQUEST_TTL_MS: i64 = 24 * 60 * 60 * 1_000;
+/// How long an unstarted draft stays.
+pub const DRAFT_TTL_MS: i64 = 24 * 60 * 60 * 1_000;
+/// A job that found its agent busy is tried again after this time even when
+/// the wake-up of the job before it was lost.
+pub const BUSY_RETRY_MS: i64 = 15_000;
+/// Rows changed by one housekeeping transaction.
+pub const BATCH_ROWS_MAX: u64 = 500;
+/// How long a statement waits for another process's SQLite lock.
+pub const SQLITE_BUSY_TIMEOUT_MS: u64 = 10_000;
+/// How long a call waits for a free connection.
+pub const ACQUIRE_TIMEOUT_MS: u64 = 15_000;

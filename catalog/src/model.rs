@@ -1,0 +1,648 @@
+//! What the catalog answers with: plain structs, times in milliseconds since
+//! 1970, and the messages of `nora.backup.v1` where the API has one already.
+
+use proto::backup::v1::{
+    BackupWarning, Integration, Progress, RestoreDecision, RestorePlan, Source,
+};
+use sea_orm::{DeriveActiveEnum, EnumIter};
+
+pub use proto::backup::v1::Failure;
+
+/// Where a backup stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, DeriveActiveEnum)]
+#[sea_orm(rs_type = "String", db_type = "Text", rename_all = "snake_case")]
+pub enum BackupState {
+    /// Accepted; waits for a worker.
+    Pending,
+    /// A worker runs it, or it waits for its next attempt.
+    Running,
+    /// Stored, and read back as stored.
+    Completed,
+    /// Ended without success.
+    Failed,
+    /// Ended because it was canceled.
+    Canceled,
+    /// Being removed. With a failure set: the removal failed, delete it again.
+    Deleting,
+}
+
+impl BackupState {
+    /// Whether nothing more happens to it by itself, save its removal.
+    pub fn is_ended(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Canceled)
+    }
+}
+
+/// What asked for a backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, DeriveActiveEnum)]
+#[sea_orm(rs_type = "String", db_type = "Text", rename_all = "snake_case")]
+pub enum Trigger {
+    /// A caller.
+    Manual,
+    /// A schedule.
+    Schedule,
+}
+
+/// Where a restore stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, DeriveActiveEnum)]
+#[sea_orm(rs_type = "String", db_type = "Text", rename_all = "snake_case")]
+pub enum RestoreState {
+    /// Planned only.
+    Draft,
+    /// Started; waits for a worker.
+    Pending,
+    /// A worker runs it, or it waits for its next attempt.
+    Running,
+    /// The new agent is there and registered.
+    Completed,
+    /// Ended without success.
+    Failed,
+    /// Ended because it was canceled.
+    Canceled,
+}
+
+impl RestoreState {
+    /// Whether nothing more happens to it.
+    pub fn is_ended(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Canceled)
+    }
+}
+
+/// The kinds of queued work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, DeriveActiveEnum)]
+#[sea_orm(rs_type = "String", db_type = "Text", rename_all = "snake_case")]
+pub enum JobKind {
+    /// Source to vault.
+    Backup,
+    /// Vault to a new agent.
+    Restore,
+    /// Reads a backup and checks it.
+    Verify,
+    /// Removes a backup's manifest.
+    Delete,
+    /// Removes and rewrites packs.
+    Compact,
+}
+
+impl JobKind {
+    /// Whether it writes to the vault: one of these at a time for an agent.
+    pub fn is_exclusive(self) -> bool {
+        matches!(self, Self::Backup | Self::Delete | Self::Compact)
+    }
+}
+
+/// Where a job stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, DeriveActiveEnum)]
+#[sea_orm(rs_type = "String", db_type = "Text", rename_all = "snake_case")]
+pub enum JobState {
+    /// Waits for a worker, for its time or for another job.
+    Queued,
+    /// A worker holds its lease.
+    Running,
+    /// Done.
+    Completed,
+    /// Ended without success.
+    Failed,
+    /// Ended because it was canceled.
+    Canceled,
+}
+
+impl JobState {
+    /// Whether nothing more happens to it.
+    pub fn is_ended(self) -> bool {
+        !matches!(self, Self::Queued | Self::Running)
+    }
+}
+
+/// How soon a job wants to be begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, DeriveActiveEnum)]
+#[sea_orm(rs_type = "String", db_type = "Text", rename_all = "snake_case")]
+pub enum Urgency {
+    /// Somebody waits for it.
+    Manual,
+    /// Nobody does.
+    Scheduled,
+}
+
+/// How much a verification reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, DeriveActiveEnum)]
+#[sea_orm(rs_type = "String", db_type = "Text", rename_all = "snake_case")]
+pub enum VerifyDepth {
+    /// Manifest, entries and indexes; size and presence of packs.
+    Structure,
+    /// Every byte.
+    Full,
+}
+
+/// An agent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Agent {
+    /// Its id, chosen by the caller.
+    pub agent_id: String,
+    /// Its name for people.
+    pub display_name: String,
+    /// The user who owns it.
+    pub owner_id: String,
+    /// The workspace it belongs to; may be empty.
+    pub workspace_id: String,
+    /// Where its state lives.
+    pub source: Source,
+    /// What it is connected to.
+    pub integrations: Vec<Integration>,
+    /// The pool whose workers reach the source.
+    pub pool: String,
+    /// Changes with every change of the fields above.
+    pub etag: String,
+    /// The restore that made it.
+    pub restore_id: Option<String>,
+    /// Bytes its vault takes, as of its last job.
+    pub vault_bytes: u64,
+    /// When it was registered.
+    pub create_time_ms: i64,
+    /// When it was last changed.
+    pub update_time_ms: i64,
+}
+
+/// An agent as it shall be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewAgent {
+    /// Its id.
+    pub agent_id: String,
+    /// Its name for people.
+    pub display_name: String,
+    /// The user who owns it.
+    pub owner_id: String,
+    /// The workspace it belongs to; may be empty.
+    pub workspace_id: String,
+    /// Where its state lives.
+    pub source: Source,
+    /// What it is connected to.
+    pub integrations: Vec<Integration>,
+    /// The pool whose workers reach the source.
+    pub pool: String,
+}
+
+/// A backup.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Backup {
+    /// Its id.
+    pub backup_id: String,
+    /// The agent it is of.
+    pub agent_id: String,
+    /// The user who owns it.
+    pub owner_id: String,
+    /// Its name for people.
+    pub name: String,
+    /// Where it stands.
+    pub state: BackupState,
+    /// What asked for it.
+    pub trigger: Trigger,
+    /// The job that makes, or made, it.
+    pub job_id: String,
+    /// Which attempt's manifest counts; set when it was completed.
+    pub manifest_attempt: Option<u32>,
+    /// BLAKE3 of the manifest; set when it was completed.
+    pub manifest_digest: Option<[u8; 32]>,
+    /// Its number in the agent's vault; set when it was completed.
+    pub sequence: Option<u64>,
+    /// Bytes of the agent's files.
+    pub size_bytes: u64,
+    /// Bytes it added to the destination.
+    pub stored_bytes: u64,
+    /// Bytes that were new to the vault, before compression.
+    pub new_bytes: u64,
+    /// Entries of all types.
+    pub entries: u64,
+    /// The first warnings, at most [`crate::limits::WARNINGS_MAX`].
+    pub warnings: Vec<BackupWarning>,
+    /// Warnings in all.
+    pub warnings_total: u64,
+    /// When every byte was last found right.
+    pub verify_time_ms: Option<i64>,
+    /// What the last verification found wrong.
+    pub verify_failure: Option<Failure>,
+    /// Why it failed; while DELETING, why its removal failed.
+    pub failure: Option<Failure>,
+    /// How far its job is; after the end, the last figures.
+    pub progress: Progress,
+    /// When it was asked for.
+    pub create_time_ms: i64,
+    /// When a worker first began.
+    pub start_time_ms: Option<i64>,
+    /// When it ended.
+    pub end_time_ms: Option<i64>,
+}
+
+/// What makes a creating call idempotent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestKey {
+    /// Who calls.
+    pub caller: String,
+    /// The caller's id of the call.
+    pub request_id: String,
+    /// A digest of the method and all other fields: another one under the same
+    /// id is refused.
+    pub fingerprint: Vec<u8>,
+}
+
+/// A backup to make.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewBackup {
+    /// The agent.
+    pub agent_id: String,
+    /// The agent's owner: an agent of another one is not found.
+    pub owner_id: String,
+    /// Name for people.
+    pub name: String,
+    /// What asks for it: a schedule's backup has urgency Scheduled.
+    pub trigger: Trigger,
+    /// Makes the call idempotent.
+    pub request: Option<RequestKey>,
+}
+
+/// What a worker found out and stored when it completed a backup.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BackupResult {
+    /// The attempt in the manifest's name.
+    pub manifest_attempt: u32,
+    /// BLAKE3 of the manifest.
+    pub manifest_digest: [u8; 32],
+    /// Its number in the vault.
+    pub sequence: u64,
+    /// Bytes of the agent's files.
+    pub size_bytes: u64,
+    /// Bytes added to the destination.
+    pub stored_bytes: u64,
+    /// Bytes new to the vault, before compression.
+    pub new_bytes: u64,
+    /// Entries of all types.
+    pub entries: u64,
+    /// Warnings; what exceeds [`crate::limits::WARNINGS_MAX`] is dropped.
+    pub warnings: Vec<BackupWarning>,
+    /// Warnings in all.
+    pub warnings_total: u64,
+    /// Bytes the whole vault takes now.
+    pub vault_bytes: u64,
+    /// The last figures; None keeps those of the last renewal.
+    pub progress: Option<Progress>,
+}
+
+/// A restore.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Restore {
+    /// Its id.
+    pub restore_id: String,
+    /// The backup.
+    pub backup_id: String,
+    /// The agent the backup is of: whose vault is read.
+    pub agent_id: String,
+    /// The user who owns it.
+    pub owner_id: String,
+    /// Where it stands.
+    pub state: RestoreState,
+    /// What is made.
+    pub plan: RestorePlan,
+    /// What is to decide, and what was decided.
+    pub decisions: Vec<RestoreDecision>,
+    /// What the new agent has not quite as the backup has it.
+    pub warnings: Vec<String>,
+    /// Its job, once it was started.
+    pub job_id: Option<String>,
+    /// Why it failed.
+    pub failure: Option<Failure>,
+    /// How far its job is.
+    pub progress: Progress,
+    /// When the draft was made.
+    pub create_time_ms: i64,
+    /// When a worker first began.
+    pub start_time_ms: Option<i64>,
+    /// When it ended.
+    pub end_time_ms: Option<i64>,
+    /// When the draft goes away; None once it was started.
+    pub expire_time_ms: Option<i64>,
+}
+
+/// A restore to plan.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewDraft {
+    /// The backup, COMPLETED.
+    pub backup_id: String,
+    /// The backup's owner: a backup of another one is not found.
+    pub owner_id: String,
+    /// What would be made; `agent_id` must be set.
+    pub plan: RestorePlan,
+    /// What is to decide.
+    pub decisions: Vec<RestoreDecision>,
+    /// What the new agent will not have quite as the backup has it.
+    pub warnings: Vec<String>,
+    /// Makes the call idempotent.
+    pub request: Option<RequestKey>,
+}
+
+/// What a worker made when it completed a restore.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RestoreResult {
+    /// The new agent, registered in the same transaction.
+    pub agent: NewAgent,
+    /// Replaces the draft's warnings; at most [`crate::limits::WARNINGS_MAX`] are kept.
+    pub warnings: Vec<String>,
+    /// The last figures; None keeps those of the last renewal.
+    pub progress: Option<Progress>,
+}
+
+/// A backup to verify.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewVerification {
+    /// The backup, COMPLETED.
+    pub backup_id: String,
+    /// The backup's owner: a backup of another one is not found.
+    pub owner_id: String,
+    /// How much is read.
+    pub depth: VerifyDepth,
+    /// Makes the call idempotent.
+    pub request: Option<RequestKey>,
+}
+
+/// One piece of queued work. A verification is its job.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Job {
+    /// Its id.
+    pub job_id: String,
+    /// What is to be done.
+    pub kind: JobKind,
+    /// Where it stands.
+    pub state: JobState,
+    /// The agent whose vault it works on.
+    pub agent_id: String,
+    /// The agent's owner.
+    pub owner_id: String,
+    /// The backup it makes, restores, verifies or deletes; None for compact.
+    pub backup_id: Option<String>,
+    /// The restore it runs.
+    pub restore_id: Option<String>,
+    /// How much a verification reads.
+    pub depth: Option<VerifyDepth>,
+    /// The pool whose workers may run it.
+    pub pool: String,
+    /// How soon it wants to be begun.
+    pub urgency: Urgency,
+    /// The fence: how often it was claimed.
+    pub attempt: u32,
+    /// Attempts that count against `max_attempts`: not those handed back.
+    pub tries: u32,
+    /// It ends FAILED when this many tries have failed.
+    pub max_attempts: u32,
+    /// Not to be begun before.
+    pub due_time_ms: i64,
+    /// When word of it was last sent to the queue.
+    pub dispatch_time_ms: Option<i64>,
+    /// The worker that holds the lease.
+    pub lease_owner: Option<String>,
+    /// When the lease runs out.
+    pub lease_expire_time_ms: Option<i64>,
+    /// Whether its worker shall stop.
+    pub cancel_requested: bool,
+    /// A container that an attempt paused and has not reported resumed: when
+    /// that attempt is not the present one, resume it.
+    pub paused_container: Option<String>,
+    /// Why it failed; while it waits for its next attempt, why the last one did.
+    pub failure: Option<Failure>,
+    /// How far it is.
+    pub progress: Progress,
+    /// When it was made.
+    pub create_time_ms: i64,
+    /// When a worker first began.
+    pub start_time_ms: Option<i64>,
+    /// When it ended.
+    pub end_time_ms: Option<i64>,
+}
+
+impl Job {
+    /// The id that watchers of this job watch: of its restore, its backup, or
+    /// of the job itself (verifications, compactions).
+    pub fn subject_id(&self) -> &str {
+        match self.kind {
+            JobKind::Backup | JobKind::Delete => self.backup_id.as_deref(),
+            JobKind::Restore => self.restore_id.as_deref(),
+            JobKind::Verify | JobKind::Compact => None,
+        }
+        .unwrap_or(&self.job_id)
+    }
+}
+
+/// Names one attempt of a job: what an older attempt writes is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Fence {
+    /// The job.
+    pub job_id: String,
+    /// The attempt, from 1.
+    pub attempt: u32,
+}
+
+/// A claimed job, with what it is about as of the claim.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lease {
+    /// The job, RUNNING. `job.paused_container` is a dead attempt's: resume it,
+    /// then clear it with `note_paused`.
+    pub job: Job,
+    /// The attempt, from 1.
+    pub attempt: u32,
+    /// Its agent, also when it is deregistered; None when it is gone.
+    pub agent: Option<Agent>,
+    /// Its backup.
+    pub backup: Option<Backup>,
+    /// Its restore.
+    pub restore: Option<Restore>,
+}
+
+impl Lease {
+    /// What to name with every write.
+    pub fn fence(&self) -> Fence {
+        Fence {
+            job_id: self.job.job_id.clone(),
+            attempt: self.attempt,
+        }
+    }
+}
+
+/// What came of a claim.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ClaimOutcome {
+    /// It is the caller's.
+    Claimed(Box<Lease>),
+    /// Its time has not come; it will be dispatched again.
+    NotDue,
+    /// Another exclusive job of the agent runs; it will be dispatched again
+    /// when that one ends.
+    Busy,
+    /// Another worker has it, it has ended, or it never was.
+    Gone,
+}
+
+/// What came of a renewal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    /// The lease goes on.
+    Held {
+        /// Whether the work shall stop.
+        cancel_requested: bool,
+    },
+    /// The lease is another's: stop, write nothing.
+    Lost,
+}
+
+/// What came of a failed attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailOutcome {
+    /// It will be tried again.
+    WillRetry {
+        /// Not before.
+        at_ms: i64,
+    },
+    /// It has ended: FAILED, or CANCELED when that had been asked for.
+    Ended(JobState),
+}
+
+/// A job that the queue should have word of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DispatchItem {
+    /// The job.
+    pub job_id: String,
+    /// The pool whose workers may run it.
+    pub pool: String,
+    /// How soon it wants to be begun.
+    pub urgency: Urgency,
+    /// Changes whenever the job is to be dispatched anew, so that a late
+    /// `mark_dispatched` cannot hide the newer wish.
+    pub dispatch_version: i64,
+}
+
+/// What the reaper did with a job whose lease ran out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reaped {
+    /// The job as it is now.
+    pub job: Job,
+    /// What was done.
+    pub outcome: ReapOutcome,
+}
+
+/// See [`Reaped`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReapOutcome {
+    /// It will be tried again.
+    Requeued {
+        /// Not before.
+        at_ms: i64,
+    },
+    /// It ended FAILED (`WORKER_LOST`).
+    Failed,
+    /// It ended CANCELED, as had been asked for.
+    Canceled,
+}
+
+/// Keeps a backup, and the packs it needs, while somebody reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pin {
+    /// Its id.
+    pub pin_id: String,
+    /// The backup.
+    pub backup_id: String,
+    /// The backup's agent.
+    pub agent_id: String,
+    /// Who reads, for people: a job id or the name of a call.
+    pub holder: String,
+    /// When it was taken.
+    pub create_time_ms: i64,
+    /// When it ends by itself.
+    pub expire_time_ms: i64,
+}
+
+/// What the catalog knows of a manifest, for compaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownManifest {
+    /// The backup.
+    pub backup_id: String,
+    /// Where it stands. COMPLETED: the manifest of `manifest_attempt` is live,
+    /// others of the backup are garbage. DELETING: keep it, its delete job
+    /// removes it. FAILED, CANCELED: all are garbage. PENDING, RUNNING: leave them.
+    pub state: BackupState,
+    /// The attempt that counts.
+    pub manifest_attempt: Option<u32>,
+    /// BLAKE3 of the manifest that counts.
+    pub manifest_digest: Option<[u8; 32]>,
+}
+
+/// What backups take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StorageUsage {
+    /// COMPLETED backups.
+    pub backups: u64,
+    /// Sum of their sizes.
+    pub size_bytes: u64,
+    /// Bytes that the vaults take.
+    pub stored_bytes: u64,
+    /// Agents that have a COMPLETED backup.
+    pub agents: u64,
+}
+
+/// Which agents to list. Deregistered ones never are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AgentFilter {
+    /// Only this owner's.
+    pub owner_id: Option<String>,
+    /// Only this workspace's.
+    pub workspace_id: Option<String>,
+}
+
+/// Which backups to list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BackupFilter {
+    /// Only this owner's.
+    pub owner_id: Option<String>,
+    /// Only this agent's.
+    pub agent_id: Option<String>,
+    /// Only these states; empty: all.
+    pub states: Vec<BackupState>,
+}
+
+/// Which restores to list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RestoreFilter {
+    /// Only this owner's.
+    pub owner_id: Option<String>,
+    /// Only this backup's.
+    pub backup_id: Option<String>,
+}
+
+/// One page, please.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PageRequest {
+    /// How many at the most; brought into 1 to [`crate::limits::PAGE_MAX`].
+    pub limit: u64,
+    /// Where the page before ended: [`Page::next`].
+    pub after: Option<String>,
+}
+
+impl PageRequest {
+    /// The first page.
+    pub fn first(limit: u64) -> Self {
+        Self { limit, after: None }
+    }
+
+    /// The page after another.
+    pub fn after(limit: u64, after: impl Into<String>) -> Self {
+        Self {
+            limit,
+            after: Some(after.into()),
+        }
+    }
+}
+
+/// One page of a list.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Page<T> {
+    /// What it holds.
+    pub items: Vec<T>,
+    /// The key of its last item; None when there is no further page.
+    pub next: Option<String>,
+}
