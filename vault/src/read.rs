@@ -2,41 +2,51 @@
 //!
 //! Everything here but [`Vault::open_backup`] blocks: call it from
 //! `spawn_blocking`, never on an async worker thread.
+//!
+//! - `fetch`, `lost`: from a chunk's id to its bytes, or to what is missing
+//! - `buffers`: decoded segments, reused and cached
+//! - `ids`, `layout`: long lists of ids; where data lies in its file
+//! - `entries`, `content`: the entry stream; one file
+//! - `walk`: everything in order, on all cores
+//! - `tar`, `export`: tar headers; a backup as an archive
+//! - `verify`: what is wrong with a backup
+//!
+//! What is read is checked before anyone sees it: a box opens or not, and every
+//! chunk must be what its id says. Errors name the object.
 
 use std::{
-    io::{self, Read, Write},
-    sync::{Arc, RwLock, atomic::AtomicBool},
+    fmt,
+    io::Write,
+    sync::{Arc, RwLock},
 };
 
-use bytes::Bytes;
 use proto::vault::v1::{Content, Entry, Manifest};
 use tokio_util::sync::CancellationToken;
 
+use self::{entries::Scope, fetch::Fetcher, ids::IdStream};
 use crate::{
     error::Result, id::ChunkId, index::ChunkIndex, manifest::ManifestRef, meter::Meter,
     vault::Vault,
 };
 
+mod buffers;
+mod content;
+mod entries;
+mod fetch;
+mod ids;
+mod layout;
+mod lost;
+mod walk;
+
+pub use content::ContentReader;
+pub use entries::EntryIter;
+pub use walk::Walk;
+
 /// One backup, opened for reading. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct BackupReader {
-    vault: Vault,
-    manifest: Arc<Manifest>,
-    chunks: Arc<RwLock<ChunkIndex>>,
-    cancel: CancellationToken,
+    fetcher: Arc<Fetcher>,
 }
-
-/// Entries in path order; fuses after an error.
-#[derive(Debug)]
-pub struct EntryIter;
-
-/// One content as bytes; holes read as zeros.
-#[derive(Debug)]
-pub struct ContentReader;
-
-/// Everything of a backup in order, prefetched and decoded on all cores.
-#[derive(Debug)]
-pub struct Walk;
 
 /// What an exported tar holds, and under which names.
 #[derive(Debug, Clone, Default)]
@@ -89,7 +99,8 @@ impl Vault {
 }
 
 impl BackupReader {
-    /// A reader over an index that is loaded already.
+    /// A reader over an index that is loaded already. Must be called on the
+    /// async runtime.
     pub(crate) fn new(
         vault: Vault,
         manifest: Manifest,
@@ -97,51 +108,54 @@ impl BackupReader {
         cancel: CancellationToken,
     ) -> Self {
         Self {
-            vault,
-            manifest: Arc::new(manifest),
-            chunks,
-            cancel,
+            fetcher: Arc::new(Fetcher::new(vault, Arc::new(manifest), chunks, cancel)),
         }
     }
 
-    /// The ids of all chunks of a content, and of the lists that name them.
+    /// The ids of all chunks of a content, and of the lists that name them. Blocks.
     pub(crate) fn all_chunk_ids(&self, content: &Content) -> Result<Vec<ChunkId>> {
-        let _ = (content, &self.vault, &self.chunks, &self.cancel);
-        unimplemented!()
+        let mut stream = IdStream::new(self.fetcher.clone(), content)?;
+        stream.note_lists();
+        let mut all = Vec::new();
+        while let Some(id) = stream.next()? {
+            self.fetcher.check_cancel()?;
+            all.append(&mut stream.take_lists());
+            all.push(id);
+        }
+        Ok(all)
     }
 
     /// The backup's manifest.
     pub fn manifest(&self) -> &Manifest {
-        &self.manifest
+        &self.fetcher.manifest
     }
 
     /// The entries in path order, after `after` where given. Blocks.
     pub fn entries(&self, after: Option<&[u8]>) -> Result<EntryIter> {
-        let _ = after;
-        unimplemented!()
+        let scope = after.map_or(Scope::All, |after| Scope::After(after.to_vec()));
+        EntryIter::new(self.fetcher.clone(), scope)
     }
 
     /// The entry with a path. Blocks.
     pub fn find(&self, path: &[u8]) -> Result<Option<Entry>> {
-        let _ = path;
-        unimplemented!()
+        let scope = Scope::Under(path.to_vec());
+        let first = EntryIter::new(self.fetcher.clone(), scope)?.next();
+        Ok(first.transpose()?.filter(|entry| entry.path == path))
     }
 
-    /// A content's bytes from `offset` on. Blocks when read.
+    /// A content's bytes from `offset` on. Blocks.
     pub fn content(&self, content: &Content, offset: u64) -> Result<ContentReader> {
-        let _ = (content, offset);
-        unimplemented!()
+        ContentReader::new(self.fetcher.clone(), content, offset)
     }
 
     /// Everything in order, the fast way. Blocks.
     pub fn walk(&self, meter: Arc<Meter>) -> Result<Walk> {
-        let _ = meter;
-        unimplemented!()
+        Walk::start(&self.fetcher, Scope::All, meter)
     }
 
     /// Writes a deterministic PAX tar. Blocks.
     pub fn export_tar(&self, spec: &TarSpec, sink: &mut dyn Write) -> Result<()> {
-        let _ = (spec, sink, AtomicBool::new(false));
+        let _ = (spec, sink);
         unimplemented!()
     }
 
@@ -159,30 +173,8 @@ impl BackupReader {
     }
 }
 
-impl Iterator for EntryIter {
-    type Item = Result<Entry>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        unimplemented!()
-    }
-}
-
-impl Read for ContentReader {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let _ = buf;
-        unimplemented!()
-    }
-}
-
-impl Walk {
-    /// The next entry; what is left of the data of the one before is passed over.
-    pub fn next_entry(&mut self) -> Result<Option<Entry>> {
-        unimplemented!()
-    }
-
-    /// The next piece of the current entry's data with its offset in the file;
-    /// `None` at its end. Holes are left out.
-    pub fn next_data(&mut self) -> Result<Option<(Bytes, u64)>> {
-        unimplemented!()
+impl fmt::Debug for BackupReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BackupReader({})", self.fetcher.manifest_name())
     }
 }

@@ -236,7 +236,7 @@ impl Vault {
         Ok((ids, stored))
     }
 
-    async fn read_index(&self, id: &[u8; 32]) -> Result<Index> {
+    pub(crate) async fn read_index(&self, id: &[u8; 32]) -> Result<Index> {
         let name = index_name(id);
         let (plain, _) = self.read_document(Kind::Index, &name).await?;
         let index = Index::decode(&*plain).map_err(|_| VaultError::corrupt(&name, "malformed"))?;
