@@ -27,6 +27,12 @@ const READY_MS_MAX: u64 = 60_000;
 const STOP_MS_MAX: u64 = 60_000;
 /// How often something is looked at that cannot be waited for.
 const LOOK_MS: u64 = 20;
+/// The key-encryption key of the tests.
+pub const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+/// Quiet is who uses at most so many ticks in so long a time.
+const QUIET_TICKS: u64 = 3;
+const QUIET_MS: u64 = 500;
+const QUIET_MS_MAX: u64 = 60_000;
 /// Short, so that work goes on soon after a kill.
 const LEASE_MS: u64 = 3_000;
 
@@ -46,6 +52,8 @@ impl Standalone {
         // Sources and targets of restores lie beside the data.
         let agents = scratch.path().join("agents");
         fs::create_dir_all(&agents)?;
+        let destination = scratch.path().join("destination");
+        fs::create_dir_all(&destination)?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let env = BTreeMap::from([
             ("JWT_SECRET".to_owned(), JWT_SECRET.to_owned()),
@@ -55,7 +63,11 @@ impl Standalone {
             ),
             ("NORA_BACKUP_LEASE_MS".to_owned(), LEASE_MS.to_string()),
             ("BACKUP_WORKER_HEALTH_PORT".to_owned(), "0".to_owned()),
-            ("NORA_BACKUP_LOG".to_owned(), "info".to_owned()),
+            ("NORA_BACKUP_ENCRYPTION_KEY".to_owned(), KEY.to_owned()),
+            (
+                "NORA_BACKUP_DIR".to_owned(),
+                destination.display().to_string(),
+            ),
         ]);
         Ok(Self {
             data_dir: scratch.path().join("data"),
@@ -144,6 +156,37 @@ impl Standalone {
         wait(&mut child, wait_ms_max)
     }
 
+    /// Waits until it does nothing any more, as when its work is paused at a
+    /// failpoint: that makes no event.
+    pub async fn wait_until_quiet(&mut self) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_millis(QUIET_MS_MAX);
+        let mut before = self.processor_ticks()?;
+        loop {
+            tokio::time::sleep(Duration::from_millis(QUIET_MS)).await;
+            let now = self.processor_ticks()?;
+            if now - before <= QUIET_TICKS {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!("it is still at work after {QUIET_MS_MAX} ms");
+            }
+            before = now;
+        }
+    }
+
+    fn processor_ticks(&self) -> Result<u64> {
+        let pid = self.running.as_ref().context("it does not run")?.id();
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        let fields: Vec<&str> = stat
+            .rsplit(')')
+            .next()
+            .unwrap_or_default()
+            .split_whitespace()
+            .collect();
+        // User and system time, in ticks of 10 ms.
+        Ok(fields[11].parse::<u64>()? + fields[12].parse::<u64>()?)
+    }
+
     /// Its address.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
@@ -167,6 +210,22 @@ impl Standalone {
     /// Where it keeps everything.
     pub fn data_dir(&self) -> &Path {
         &self.data_dir
+    }
+
+    /// Where the vaults lie.
+    pub fn destination(&self) -> PathBuf {
+        self.scratch.path().join("destination")
+    }
+
+    /// What lies directly in the folder in which agents live: their folders, and
+    /// whatever a restore may have left there.
+    pub fn agent_names(&self) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(self.scratch.path().join("agents"))? {
+            names.push(entry?.file_name().to_string_lossy().into_owned());
+        }
+        names.sort();
+        Ok(names)
     }
 
     /// A path under the folder in which agents live.

@@ -4,9 +4,15 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
+
+/// How long a compaction may take until the vault is as expected.
+const SETTLE_MS_MAX: u64 = 60_000;
+/// How often the vault is looked at meanwhile.
+const LOOK_MS: u64 = 50;
 
 /// A vault's objects by folder: `keys`, `packs`, `indexes`, `backups`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -58,6 +64,25 @@ pub fn objects(destination: &Path, agent_id: &str) -> Result<Objects> {
         }
     }
     Ok(found)
+}
+
+/// Waits until the vault is as expected: compactions have no event to wait for.
+pub async fn wait_until(
+    destination: &Path,
+    agent_id: &str,
+    expected: impl Fn(&Objects) -> bool,
+) -> Result<Objects> {
+    let deadline = Instant::now() + Duration::from_millis(SETTLE_MS_MAX);
+    loop {
+        // Files may go while they are listed.
+        match objects(destination, agent_id) {
+            Ok(found) if expected(&found) => return Ok(found),
+            Ok(found) if Instant::now() > deadline => bail!("the vault stays as it is: {found:#?}"),
+            Err(cause) if Instant::now() > deadline => return Err(cause),
+            _ => {}
+        }
+        tokio::time::sleep(Duration::from_millis(LOOK_MS)).await;
+    }
 }
 
 /// Whether it is an object of another agent's vault.

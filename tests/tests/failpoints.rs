@@ -1,0 +1,187 @@
+//! kill -9 exactly between two durable effects: at each named failpoint the
+//! program is paused, killed and started again, and what it had begun ends right.
+
+use std::{collections::BTreeSet, fs, path::PathBuf};
+
+use anyhow::{Context as _, Result};
+use proto::backup::v1::{DeleteBackupRequest, backup, restore};
+use services::{
+    api::{directory_plan, expect_state},
+    fixture, place,
+    standalone::Standalone,
+    tree::{assert_same, describe},
+    vaults,
+};
+
+const OWNER: &str = "user-1";
+
+/// What brings the program to a failpoint.
+#[derive(Clone, Copy, PartialEq)]
+enum Work {
+    Backup,
+    Restore,
+    /// A delete and the compaction that follows it.
+    Delete,
+}
+
+/// Every failpoint of the program. One that is missing here fails a test below.
+const FAILPOINTS: &[(&str, Work)] = &[
+    ("vault-pack-stored", Work::Backup),
+    ("vault-before-index", Work::Backup),
+    ("vault-before-manifest", Work::Backup),
+    ("vault-manifest-stored", Work::Backup),
+    ("worker-restore-before-rename", Work::Restore),
+];
+
+#[test]
+fn every_failpoint_of_the_program_is_in_the_table() {
+    let mut found = BTreeSet::new();
+    for part in ["vault", "catalog", "queue", "worker", "server", "cli"] {
+        let mut folders: Vec<PathBuf> = vec![place::workspace_dir().join(part).join("src")];
+        while let Some(folder) = folders.pop() {
+            for path in fs::read_dir(folder)
+                .expect("read a folder")
+                .flatten()
+                .map(|entry| entry.path())
+            {
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                let text = fs::read_to_string(&path).expect("read a source file");
+                for piece in text.split("fail_point!(").skip(1) {
+                    let name = piece
+                        .trim_start()
+                        .strip_prefix('"')
+                        .and_then(|rest| rest.split('"').next());
+                    found.extend(name.map(str::to_owned));
+                }
+            }
+        }
+    }
+    let known: BTreeSet<String> = FAILPOINTS
+        .iter()
+        .map(|(name, _)| (*name).to_owned())
+        .collect();
+    assert_eq!(found, known, "left: in the sources, right: in the table");
+}
+
+#[tokio::test]
+async fn a_kill_at_any_failpoint_of_a_backup_loses_nothing() -> Result<()> {
+    at_each(Work::Backup).await
+}
+
+#[tokio::test]
+async fn a_kill_at_any_failpoint_of_a_restore_leaves_nothing_half_made() -> Result<()> {
+    at_each(Work::Restore).await
+}
+
+#[tokio::test]
+async fn a_kill_at_any_failpoint_of_a_delete_or_compaction_loses_nothing_that_is_needed()
+-> Result<()> {
+    at_each(Work::Delete).await
+}
+
+async fn at_each(work: Work) -> Result<()> {
+    for (name, _) in FAILPOINTS.iter().filter(|(_, of)| *of == work) {
+        killed_at(name, work)
+            .await
+            .with_context(|| format!("killed at {name}"))?;
+    }
+    Ok(())
+}
+
+async fn killed_at(failpoint: &str, work: Work) -> Result<()> {
+    let mut standalone = Standalone::prepare(failpoint)?.with_env("NORA_BACKUP_PACK_GRACE_MS", "0");
+    let root = standalone.agent_dir("agent");
+    fixture::every_kind(&root)?;
+    fixture::random_files(&root.join("bulk"), 5, 8 << 20, 1)?;
+    standalone.launch().await?;
+    standalone
+        .control_plane()
+        .await?
+        .register_directory("agent", OWNER, &root)
+        .await?;
+    let first = standalone
+        .user(OWNER)
+        .await?
+        .complete_backup("agent")
+        .await?;
+    fixture::random_files(&root.join("bulk"), 5, 8 << 20, 2)?;
+    fs::remove_file(root.join("bulk/random-1-0000.bin"))?;
+    let before = describe(&root)?;
+    standalone.stop()?;
+
+    standalone.set_env("FAILPOINTS", format!("{failpoint}=pause"));
+    standalone.launch().await?;
+    let mut user = standalone.user(OWNER).await?;
+    let target = standalone.agent_dir("restored");
+    let id = match work {
+        Work::Backup => user.create_backup("agent").await?.backup_id,
+        Work::Restore => {
+            let draft = user
+                .draft_restore(&first.backup_id, directory_plan("agent-2", &target)?)
+                .await?;
+            user.start_restore(&draft.restore_id).await?.restore_id
+        }
+        Work::Delete => {
+            user.backups
+                .delete_backup(DeleteBackupRequest {
+                    backup_id: first.backup_id.clone(),
+                })
+                .await?;
+            first.backup_id.clone()
+        }
+    };
+    standalone.wait_until_quiet().await?;
+    match work {
+        Work::Backup => {
+            expect_state(&user.backup(&id).await?, backup::State::Running).context("paused")?;
+        }
+        Work::Restore => assert!(
+            !target.exists(),
+            "paused before the new folder has its name"
+        ),
+        Work::Delete => {}
+    }
+    standalone.kill()?;
+    standalone.remove_env("FAILPOINTS");
+    standalone.launch().await?;
+
+    let mut user = standalone.user(OWNER).await?;
+    let last = match work {
+        Work::Backup => user.watch_backup(&id, |_| false).await?,
+        Work::Restore => {
+            let ended = user.watch_restore(&id, |_| false).await?;
+            assert_eq!(
+                ended.state(),
+                restore::State::Completed,
+                "{:?}",
+                ended.failure
+            );
+            assert_eq!(standalone.agent_names()?, ["agent", "restored"]);
+            user.complete_backup("agent").await?
+        }
+        Work::Delete => user.complete_backup("agent").await?,
+    };
+    expect_state(&last, backup::State::Completed)?;
+    let again = standalone.agent_dir("again");
+    user.restore_directory(&last.backup_id, "again", &again)
+        .await?;
+    assert_same(&before, &describe(&again)?);
+
+    // Everything deleted, nothing stays but the key.
+    for backup_id in [first.backup_id, last.backup_id] {
+        if work == Work::Delete && backup_id == id {
+            continue;
+        }
+        user.backups
+            .delete_backup(DeleteBackupRequest { backup_id })
+            .await?;
+    }
+    vaults::wait_until(&standalone.destination(), "agent", |objects| {
+        objects.count("packs") == 0 && objects.count("backups") == 0 && objects.strays.is_empty()
+    })
+    .await?;
+    Ok(())
+}
