@@ -19,3 +19,4 @@ pub(crate) mod files;
 pub mod settings;
 pub mod sources;
 pub mod targets;
+mod unwinding;

@@ -78,28 +78,28 @@ impl Descent {
         Ok(())
     }
 
-    /// Goes up one folder. Fails with `STALE` when the folder above was moved or replaced
-    /// meanwhile; then this is at the folder above all the same only after another `leave`.
-    pub(crate) fn leave(&mut self) -> Result<()> {
+    /// Goes up one folder, and returns the one that was left. Fails with `STALE` when the folder
+    /// above was moved or replaced meanwhile; further up it may still be the same.
+    pub(crate) fn leave(&mut self) -> Result<Option<OwnedFd>> {
         let Some(left) = self.levels.pop() else {
-            return Ok(());
+            return Ok(None);
         };
         let Some(above) = self.levels.last() else {
-            return Ok(());
+            return Ok(left.folder);
         };
-        if above.folder.is_some() {
-            return Ok(());
+        if above.folder.is_none() {
+            let identity = above.identity;
+            let folder = left
+                .folder
+                .as_ref()
+                .ok_or(Errno::STALE)
+                .and_then(|below| open_same(below.as_fd(), b"..", identity))
+                .or_else(|_| self.open_from_root(identity))?;
+            if let Some(above) = self.levels.last_mut() {
+                above.folder = Some(folder);
+            }
         }
-        let identity = above.identity;
-        let folder = left
-            .folder
-            .ok_or(Errno::STALE)
-            .and_then(|below| open_same(below.as_fd(), b"..", identity))
-            .or_else(|_| self.open_from_root(identity))?;
-        if let Some(above) = self.levels.last_mut() {
-            above.folder = Some(folder);
-        }
-        Ok(())
+        Ok(left.folder)
     }
 
     fn open_from_root(&self, identity: (u64, u64)) -> Result<OwnedFd> {

@@ -3,7 +3,7 @@
 use std::os::fd::BorrowedFd;
 
 use rustix::{
-    fs::{AtFlags, FileType, Mode, chmodat, fchmod, fcntl_dupfd_cloexec, openat, unlinkat},
+    fs::{AtFlags, FileType, Mode, chmodat, fchmod, openat, unlinkat},
     io::{Errno, Result},
 };
 
@@ -39,7 +39,7 @@ pub(crate) fn remove(parent: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
 /// Removes everything in an open folder, not the folder itself.
 pub(crate) fn remove_content(folder: BorrowedFd<'_>) -> Result<()> {
     let mut buffer = Buffer::new();
-    let mut descent = Descent::new(fcntl_dupfd_cloexec(folder, 0)?);
+    let mut descent = Descent::new(openat(folder, ".", FOLDER, NO_MODE)?);
     let mut listings = vec![(Listing::read(descent.here(), &mut buffer)?, 0)];
     while let Some((listing, next)) = listings.last_mut() {
         let Some((name, file_type)) = listing.get(*next) else {

@@ -1,41 +1,300 @@
 //! A new folder as the target of a restore.
+//!
+//! Everything is made in a hidden folder beside the target, which only the worker may enter, and
+//! renamed to the target in the end. The hidden folder is named by the restore and the attempt: a
+//! later attempt finds and removes it, and an attempt that lost its job can't put anything in
+//! place any more. Before the rename, a small mark beside the target says which folder is to
+//! become the target; it goes when the catalog knows of the new agent. Until then, a target that
+//! the mark names is this restore's own, and removed like everything else half-made.
+//!
+//! - `tree`: makes the entries, one after another
+//! - `metadata`: owners, attributes, modes, times
+//! - `warnings`: what the new agent has not quite as the backup has it
+
+use std::{
+    ffi::OsStr,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
-use proto::backup::v1 as api;
+use proto::backup::v1::{self as api, Source as SourceMessage, source::Kind};
+use rustix::{
+    fs::{
+        AtFlags, FileType, Mode, OFlags, fchmod, fremovexattr, fstat, fsync, mkdirat, openat,
+        renameat, statat, unlinkat,
+    },
+    io::Errno,
+};
 use vault::BackupReader;
 
 use super::{RestoreContext, Restored, Target, TargetError};
-use crate::settings::WorkerSettings;
+use crate::{
+    files::{
+        FOLDER, NO_MODE, cause,
+        listing::{Buffer, Listing},
+        remove::remove,
+        roots::{RootError, Roots},
+    },
+    settings::WorkerSettings,
+    unwinding::join,
+};
+
+mod metadata;
+mod tree;
+mod warnings;
+
+#[cfg(test)]
+mod tests;
 
 /// A folder that a restore makes.
-pub struct DirectoryTarget {}
+pub struct DirectoryTarget(Arc<Place>);
+
+/// Where the folder is made.
+struct Place {
+    roots: Roots,
+    path: PathBuf,
+    may_make_devices: bool,
+    context: RestoreContext,
+}
 
 impl DirectoryTarget {
     /// The folder that a restore's plan names.
     pub fn new(
-        _settings: &WorkerSettings,
-        _target: api::DirectoryTarget,
-        _context: RestoreContext,
+        settings: &WorkerSettings,
+        target: api::DirectoryTarget,
+        context: RestoreContext,
     ) -> Self {
-        Self {}
+        Self(Arc::new(Place {
+            roots: Roots::new(&settings.source_roots),
+            path: PathBuf::from(OsStr::from_bytes(target.path.as_bytes())),
+            may_make_devices: settings.restore_devices,
+            context,
+        }))
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Place) -> Result<T, TargetError> + Send + 'static,
+    ) -> Result<T, TargetError> {
+        let place = self.0.clone();
+        join(tokio::task::spawn_blocking(move || work(&place))).await
     }
 }
 
 #[async_trait]
 impl Target for DirectoryTarget {
     async fn clean(&self) -> Result<(), TargetError> {
-        Ok(())
+        self.blocking(Place::clean).await
     }
 
-    async fn write(&self, _reader: BackupReader) -> Result<Restored, TargetError> {
-        Ok(Restored::default())
+    async fn write(&self, reader: BackupReader) -> Result<Restored, TargetError> {
+        self.blocking(move |place| place.write(&reader)).await
     }
 
     async fn publish(&self) -> Result<(), TargetError> {
-        Ok(())
+        self.blocking(Place::publish).await
     }
 
     async fn settle(&self) -> Result<(), TargetError> {
-        Ok(())
+        self.blocking(Place::settle).await
     }
+}
+
+impl Place {
+    /// The name of what an attempt makes, out of sight.
+    fn hidden(&self, attempt: u32) -> String {
+        format!(".nora-restore-{}.{attempt}", self.context.restore_id)
+    }
+
+    /// The name of the mark that says which folder is to become the target.
+    fn mark(&self) -> String {
+        format!(".nora-restore-{}.mark", self.context.restore_id)
+    }
+
+    /// The folder that holds the target, and the target's name in it.
+    fn parent(&self) -> Result<(OwnedFd, &[u8]), RootError> {
+        let name = self.path.file_name();
+        let (Some(parent), Some(name)) = (self.path.parent(), name) else {
+            return Err(RootError::Denied(format!(
+                "folder {:?} can't be a target: name a folder below an allowed one",
+                self.path
+            )));
+        };
+        let (folder, _) = self.roots.open(parent)?;
+        Ok((folder, name.as_bytes()))
+    }
+
+    fn clean(&self) -> Result<(), TargetError> {
+        let (parent, name) = match self.parent() {
+            Ok(found) => found,
+            // Where nothing can be, nothing is left.
+            Err(_) => return Ok(()),
+        };
+        let failed = |error: Errno| {
+            TargetError::Unwritable(format!(
+                "what an earlier attempt left beside {:?} can't be removed ({}): let the worker's \
+                 user write there",
+                self.path,
+                cause(error)
+            ))
+        };
+        if let Some(marked) = self.read_mark(&parent).map_err(failed)? {
+            let published = statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)
+                .is_ok_and(|stat| (stat.st_dev, stat.st_ino) == marked);
+            if published {
+                let hidden = self.hidden(self.context.attempt);
+                remove(parent.as_fd(), hidden.as_bytes()).map_err(failed)?;
+                renameat(&parent, name, &parent, &hidden).map_err(failed)?;
+            }
+        }
+        for attempt in 1..=self.context.attempt {
+            remove(parent.as_fd(), self.hidden(attempt).as_bytes()).map_err(failed)?;
+        }
+        remove(parent.as_fd(), self.mark().as_bytes()).map_err(failed)
+    }
+
+    fn write(&self, reader: &BackupReader) -> Result<Restored, TargetError> {
+        let (parent, name) = self.parent().map_err(|error| match error {
+            RootError::NotFound(_) => TargetError::Unusable(format!(
+                "the folder that shall hold {:?} does not exist: make it, or choose another place",
+                self.path
+            )),
+            RootError::Denied(message) => TargetError::Unusable(message),
+        })?;
+        self.check_free(&parent, name)?;
+        let hidden = self.hidden(self.context.attempt);
+        let failed = |error| self.unwritable(error);
+        mkdirat(&parent, &hidden, Mode::RWXU).map_err(failed)?;
+        let folder = openat(&parent, &hidden, FOLDER, NO_MODE).map_err(failed)?;
+        for inherited in ["system.posix_acl_access", "system.posix_acl_default"] {
+            // What the parent hands down to new files is not the backup's.
+            let _ = fremovexattr(&folder, inherited);
+        }
+        fchmod(&folder, Mode::RWXU).map_err(failed)?;
+        let warnings = tree::make(folder, reader, &self.context, self.may_make_devices)?;
+        Ok(Restored {
+            source: SourceMessage {
+                kind: Some(Kind::Directory(api::DirectorySource {
+                    path: self.path.to_string_lossy().into_owned(),
+                })),
+            },
+            warnings,
+        })
+    }
+
+    /// Says no when the target is something already; an empty folder may be replaced.
+    fn check_free(&self, parent: &OwnedFd, name: &[u8]) -> Result<(), TargetError> {
+        let taken = |what: &str| {
+            Err(TargetError::Unusable(format!(
+                "{:?} {what}: remove it, or choose another folder for the new agent",
+                self.path
+            )))
+        };
+        match statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(self.unwritable(error)),
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) != FileType::Directory => {
+                taken("exists already and is not a folder")
+            }
+            Ok(_) => {
+                let folder =
+                    openat(parent, name, FOLDER, NO_MODE).map_err(|error| self.unwritable(error))?;
+                let listing = Listing::read(folder.as_fd(), &mut Buffer::new())
+                    .map_err(|error| self.unwritable(error))?;
+                if listing.len() == 0 {
+                    Ok(())
+                } else {
+                    taken("exists already and is not empty")
+                }
+            }
+        }
+    }
+
+    fn publish(&self) -> Result<(), TargetError> {
+        let (parent, name) = self
+            .parent()
+            .map_err(|error| TargetError::Unwritable(error.to_string()))?;
+        let hidden = self.hidden(self.context.attempt);
+        let failed = |error| self.unwritable(error);
+        let folder = openat(&parent, &hidden, OFlags::PATH | FOLDER, NO_MODE).map_err(failed)?;
+        let stat = fstat(&folder).map_err(failed)?;
+        self.write_mark(&parent, (stat.st_dev, stat.st_ino))
+            .map_err(failed)?;
+        fail::fail_point!("worker-restore-before-rename");
+        match renameat(&parent, &hidden, &parent, name) {
+            Ok(()) => fsync(&parent).map_err(failed),
+            Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => {
+                Err(TargetError::Unusable(format!(
+                    "{:?} was made by someone else meanwhile: remove it, or choose another folder \
+                     for the new agent",
+                    self.path
+                )))
+            }
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    fn settle(&self) -> Result<(), TargetError> {
+        let (parent, _) = self
+            .parent()
+            .map_err(|error| TargetError::Unwritable(error.to_string()))?;
+        match unlinkat(&parent, self.mark(), AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(self.unwritable(error)),
+        }
+    }
+
+    fn write_mark(&self, parent: &OwnedFd, identity: (u64, u64)) -> Result<(), Errno> {
+        let flags = OFlags::WRONLY
+            | OFlags::CREATE
+            | OFlags::TRUNC
+            | OFlags::NOFOLLOW
+            | OFlags::CLOEXEC;
+        let file = openat(parent, self.mark(), flags, Mode::RUSR | Mode::WUSR)?;
+        let text = format!("{} {}\n", identity.0, identity.1);
+        rustix::io::write(&file, text.as_bytes())?;
+        fsync(&file)?;
+        fsync(parent)
+    }
+
+    fn read_mark(&self, parent: &OwnedFd) -> Result<Option<(u64, u64)>, Errno> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = match openat(parent, self.mark(), flags, NO_MODE) {
+            Ok(file) => file,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut text = [0; 64];
+        let length = rustix::io::read(&file, &mut text)?;
+        let text = String::from_utf8_lossy(&text[..length]);
+        // A mark that was not written whole was never followed by a rename.
+        Ok(text
+            .strip_suffix('\n')
+            .and_then(|text| text.split_once(' '))
+            .and_then(|(device, inode)| Some((device.parse().ok()?, inode.parse().ok()?))))
+    }
+
+    fn unwritable(&self, error: Errno) -> TargetError {
+        unwritable(&self.path, error)
+    }
+}
+
+/// Writing at a path failed.
+fn unwritable(path: &Path, error: Errno) -> TargetError {
+    TargetError::Unwritable(match error {
+        Errno::NOSPC | Errno::DQUOT => format!(
+            "there is no room left for {path:?}: make room on its file system, or choose another \
+             folder"
+        ),
+        error => format!(
+            "{path:?} can't be made ({}): let the worker's user write there, or choose another \
+             folder",
+            cause(error)
+        ),
+    })
 }
