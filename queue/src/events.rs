@@ -1,0 +1,51 @@
+//! Event buses: news of jobs travels from workers to whoever watches.
+
+use std::{
+    fmt,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use async_trait::async_trait;
+use futures::Stream;
+use proto::queue::v1::JobEvent;
+
+use crate::QueueError;
+
+/// Brings news of jobs to all who watch, as well as it can: events may get lost.
+#[async_trait]
+pub trait EventBus: Send + Sync {
+    /// Tells all present subscribers. Never waits for a slow one.
+    async fn publish(&self, event: JobEvent) -> Result<(), QueueError>;
+
+    /// News of one subject, from when this returned. A subscriber that is too
+    /// slow loses the oldest.
+    async fn subscribe(&self, subject_id: &str) -> Result<EventStream, QueueError>;
+
+    /// News of every subject.
+    async fn subscribe_all(&self) -> Result<EventStream, QueueError>;
+}
+
+/// News, as they come; ends when the bus went away.
+pub struct EventStream(Pin<Box<dyn Stream<Item = JobEvent> + Send>>);
+
+impl EventStream {
+    /// A stream of events, for implementations.
+    pub fn new(stream: impl Stream<Item = JobEvent> + Send + 'static) -> Self {
+        Self(Box::pin(stream))
+    }
+}
+
+impl Stream for EventStream {
+    type Item = JobEvent;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<JobEvent>> {
+        self.0.as_mut().poll_next(context)
+    }
+}
+
+impl fmt::Debug for EventStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EventStream")
+    }
+}
