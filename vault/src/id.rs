@@ -4,7 +4,8 @@ use std::cmp::Ordering;
 
 use crate::limits::{CHUNK_ID_BYTES, NAME_BYTES_MAX, PATH_BYTES_MAX};
 
-/// What a chunk is called: keyed BLAKE3 of its bytes.
+/// What a chunk is called: the first 128 bits of keyed BLAKE3 of its bytes. The
+/// key is a secret of the vault, so nobody can search for two chunks of one name.
 pub(crate) type ChunkId = [u8; CHUNK_ID_BYTES];
 
 /// The order of entries: component by component, each component bytewise.

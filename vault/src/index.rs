@@ -1,8 +1,7 @@
 //! What the vault holds: which chunk lies where.
 //!
 //! In memory a chunk costs 28 bytes and its share of a hash table of 4-byte
-//! numbers: under 40 bytes together. The first 16 bytes of the id stand for it;
-//! all 32 are checked when the chunk is read.
+//! numbers: under 40 bytes together.
 
 use hashbrown::HashTable;
 use proto::vault::v1::{Compression, TableOfContents};
@@ -25,7 +24,7 @@ pub(crate) struct Location {
 
 #[derive(Clone, Copy)]
 struct Slot {
-    prefix: [u8; 16],
+    id: ChunkId,
     at: Location,
 }
 
@@ -59,13 +58,9 @@ pub(crate) struct ChunkIndex {
     pub packs: Vec<PackAt>,
 }
 
-fn hash(prefix: &[u8; 16]) -> u64 {
+fn hash(id: &ChunkId) -> u64 {
     // Chunk ids are uniformly distributed already.
-    u64::from_le_bytes(prefix[..8].try_into().expect("8 bytes"))
-}
-
-fn prefix(id: &ChunkId) -> [u8; 16] {
-    id[..16].try_into().expect("16 bytes")
+    u64::from_le_bytes(id[..8].try_into().expect("8 bytes"))
 }
 
 impl ChunkIndex {
@@ -79,23 +74,26 @@ impl ChunkIndex {
 
     /// The chunk's number, by which bit sets name it, and its place.
     pub(crate) fn find(&self, id: &ChunkId) -> Option<(u32, Location)> {
-        let prefix = prefix(id);
         let slabs = &self.slabs;
         let number = *self
             .table
-            .find(hash(&prefix), |n| Self::slot(slabs, *n).prefix == prefix)?;
+            .find(hash(id), |n| Self::slot(slabs, *n).id == *id)?;
         Some((number, Self::slot(slabs, number).at))
+    }
+
+    /// A chunk's place by its number.
+    pub(crate) fn location(&self, number: u32) -> Location {
+        Self::slot(&self.slabs, number).at
     }
 
     /// Adds a chunk; the first place of a chunk stays. Returns whether it was new.
     pub(crate) fn insert(&mut self, id: &ChunkId, at: Location) -> bool {
-        let prefix = prefix(id);
         let number = self.table.len() as u32;
         let Self { slabs, table, .. } = self;
         let entry = table.entry(
-            hash(&prefix),
-            |n| Self::slot(slabs, *n).prefix == prefix,
-            |n| hash(&Self::slot(slabs, *n).prefix),
+            hash(id),
+            |n| Self::slot(slabs, *n).id == *id,
+            |n| hash(&Self::slot(slabs, *n).id),
         );
         match entry {
             hashbrown::hash_table::Entry::Occupied(_) => false,
@@ -112,7 +110,7 @@ impl ChunkIndex {
                 slabs
                     .last_mut()
                     .expect("a slab was pushed")
-                    .push(Slot { prefix, at });
+                    .push(Slot { id: *id, at });
                 true
             }
         }
@@ -214,7 +212,9 @@ mod tests {
     use super::*;
 
     fn id(n: u32) -> ChunkId {
-        *blake3::hash(&n.to_le_bytes()).as_bytes()
+        blake3::hash(&n.to_le_bytes()).as_bytes()[..CHUNK_ID_BYTES]
+            .try_into()
+            .unwrap()
     }
 
     #[test]

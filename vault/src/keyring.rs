@@ -13,6 +13,8 @@ use zeroize::Zeroizing;
 
 use crate::{
     error::{Result, VaultError},
+    id::ChunkId,
+    limits::CHUNK_ID_BYTES,
     random,
     seal::{cipher, derive},
 };
@@ -134,8 +136,11 @@ impl DataKey {
     }
 
     /// What a chunk is called: BLAKE3 of its bytes, keyed by a secret of the vault.
-    pub(crate) fn chunk_id(&self, chunk: &[u8]) -> [u8; 32] {
-        *blake3::keyed_hash(&self.chunk_key, chunk).as_bytes()
+    pub(crate) fn chunk_id(&self, chunk: &[u8]) -> ChunkId {
+        let hash = blake3::keyed_hash(&self.chunk_key, chunk);
+        hash.as_bytes()[..CHUNK_ID_BYTES]
+            .try_into()
+            .expect("a hash is longer than an id")
     }
 
     /// The gear table for cutting: 256 numbers that only this vault knows.

@@ -12,7 +12,7 @@ pub const CHUNK_BYTES_CUT_MAX: usize = 256 * 1024;
 /// Longest chunk that a reader accepts.
 pub const CHUNK_BYTES_MAX: usize = 1024 * 1024;
 /// A segment is closed once its chunks reach this length together.
-pub const SEGMENT_BYTES: usize = 1024 * 1024;
+pub const SEGMENT_BYTES: usize = 2 * 1024 * 1024;
 /// Longest segment that a reader accepts: the last chunk may reach over.
 pub const SEGMENT_BYTES_MAX: usize = SEGMENT_BYTES + CHUNK_BYTES_MAX;
 /// A pack is closed once its sealed segments reach this length together.
@@ -24,7 +24,7 @@ pub const DOCUMENT_BYTES_MAX: u64 = 512 * 1024 * 1024;
 /// An index object is closed once it lists this many chunks.
 pub const INDEX_CHUNKS_MAX: usize = 200_000;
 /// Length of a chunk id.
-pub const CHUNK_ID_BYTES: usize = 32;
+pub const CHUNK_ID_BYTES: usize = 16;
 /// A list of chunk ids is closed at this many ids at the latest.
 pub const LIST_IDS_MAX: usize = 4096;
 /// A list of chunk ids may be closed by content from this many ids on.

@@ -13,7 +13,9 @@
 mod content;
 mod finish;
 mod pipeline;
+mod repack;
 mod segment;
 mod writer;
 
+pub(crate) use repack::Repacker;
 pub use writer::{BackupSpec, BackupWriter, Committed};

@@ -62,7 +62,7 @@ impl ContentReader {
         Ok(())
     }
 
-    fn next_id(&mut self) -> Result<[u8; 32]> {
+    fn next_id(&mut self) -> Result<crate::id::ChunkId> {
         self.ids.next()?.ok_or_else(|| self.wrong_length())
     }
 

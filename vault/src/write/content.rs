@@ -200,6 +200,12 @@ mod tests {
 
     use super::*;
 
+    fn id_of(bytes: &[u8]) -> ChunkId {
+        blake3::hash(bytes).as_bytes()[..CHUNK_ID_BYTES]
+            .try_into()
+            .unwrap()
+    }
+
     fn cut_all(data: &[u8], piece: usize) -> Vec<usize> {
         let mut gear = Box::new([0; 256]);
         for (n, number) in gear.iter_mut().enumerate() {
@@ -271,13 +277,11 @@ mod tests {
         for count in [0u32, 1, 500, 4096, 5000, 20_000, 5_000_000 / 256] {
             let mut stored: HashMap<ChunkId, Vec<u8>> = HashMap::new();
             let mut store = |bytes: &[u8]| {
-                let id = *blake3::hash(bytes).as_bytes();
+                let id = id_of(bytes);
                 stored.insert(id, bytes.to_vec());
                 Ok(id)
             };
-            let ids: Vec<ChunkId> = (0..count)
-                .map(|n| *blake3::hash(&n.to_le_bytes()).as_bytes())
-                .collect();
+            let ids: Vec<ChunkId> = (0..count).map(|n| id_of(&n.to_le_bytes())).collect();
             let mut list = IdList::default();
             for id in &ids {
                 list.push(id, &mut store).unwrap();
@@ -285,7 +289,7 @@ mod tests {
             let (mut top, depth) = list.finish(&mut store).unwrap();
             for _ in 0..depth {
                 top = top
-                    .chunks_exact(32)
+                    .chunks_exact(CHUNK_ID_BYTES)
                     .flat_map(|id| stored[id].clone())
                     .collect();
             }

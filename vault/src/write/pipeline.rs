@@ -18,6 +18,7 @@ use super::segment::{Compressor, RawSegment};
 use crate::{
     error::{Result, VaultError},
     index::{ChunkIndex, PackAt, SegmentAt},
+    keyring::DataKey,
     limits::{INDEX_CHUNKS_MAX, UPLOADS_MAX},
     meter::Meter,
     pack::{CompressedSegment, FinishedPack, PackBuilder, pack_name},
@@ -37,6 +38,8 @@ pub(super) struct Pipeline {
 /// What the stages leave: packs that are stored and in no index yet.
 pub(super) struct Packed {
     pub packs: Vec<IndexedPack>,
+    /// Index objects that were written on the way.
+    pub index_ids: Vec<[u8; 32]>,
     pub stored_bytes: u64,
 }
 
@@ -67,8 +70,10 @@ struct ToPack {
 }
 
 impl Pipeline {
+    /// Packs are sealed under `key`, which also keys the ids of the chunks to come.
     pub(super) fn start(
         vault: &Vault,
+        key: &DataKey,
         chunks: &Arc<RwLock<ChunkIndex>>,
         runtime: &Handle,
         meter: Arc<Meter>,
@@ -115,6 +120,7 @@ impl Pipeline {
         drop((submitted, pack, give_back));
         let packer = Packer {
             vault: vault.clone(),
+            key: key.clone(),
             chunks: chunks.clone(),
             runtime: runtime.clone(),
             meter,
@@ -123,6 +129,7 @@ impl Pipeline {
             uploads: VecDeque::new(),
             stored: Packed {
                 packs: Vec::new(),
+                index_ids: Vec::new(),
                 stored_bytes: 0,
             },
             chunks_unindexed: 0,
@@ -204,6 +211,7 @@ fn spawn<T: Send + 'static>(
 /// Puts segments in order, seals them into packs, and sends these off.
 struct Packer {
     vault: Vault,
+    key: DataKey,
     chunks: Arc<RwLock<ChunkIndex>>,
     runtime: Handle,
     meter: Arc<Meter>,
@@ -263,7 +271,7 @@ impl Packer {
     }
 
     fn pack_segment(&mut self, arrived: ToPack) -> Result<()> {
-        let key = self.vault.keys.writing();
+        let key = &self.key;
         let (pack, numbers) = self
             .open
             .get_or_insert_with(|| (PackBuilder::new(key), Vec::new()));
@@ -362,9 +370,10 @@ impl Packer {
             // Long jobs index as they go: memory stays bounded, and an
             // interrupted attempt's packs need not be read to be known.
             let packs = std::mem::take(&mut self.stored.packs);
-            let (_, bytes) =
+            let (ids, bytes) =
                 self.runtime
                     .block_on(self.vault.write_indexes(packs, Vec::new(), Vec::new()))?;
+            self.stored.index_ids.extend(ids);
             self.stored.stored_bytes += bytes;
             self.chunks_unindexed = 0;
         }

@@ -158,7 +158,7 @@ impl Vault {
         let key = self.keys.writing().clone();
         let gear = Arc::new(key.gear());
         let runtime = Handle::current();
-        let pipeline = Pipeline::start(self, &contents.chunks, &runtime, meter.clone())?;
+        let pipeline = Pipeline::start(self, &key, &contents.chunks, &runtime, meter.clone())?;
         let previous = match previous {
             Some(reader) => {
                 let from = reader.clone();
