@@ -74,6 +74,14 @@ pub enum VaultError {
         /// The agent.
         agent_id: String,
     },
+    /// Another worker writes to the vault, which this work must have for itself.
+    #[error(
+        "{object} appeared while the vault was compacted: another worker is at work there; nothing was retired, compact again later"
+    )]
+    Changed {
+        /// Name of the object in the vault.
+        object: String,
+    },
     /// The caller asked to stop.
     #[error("canceled")]
     Canceled,
@@ -101,7 +109,7 @@ impl VaultError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Store(error) => error.kind.is_retryable(),
-            Self::Source(_) | Self::Internal(_) => true,
+            Self::Source(_) | Self::Internal(_) | Self::Changed { .. } => true,
             _ => false,
         }
     }
@@ -122,6 +130,7 @@ impl VaultError {
             Self::Corrupt { .. } | Self::Version { .. } | Self::KeysGone { .. } => "OBJECT_CORRUPT",
             Self::NoVault { .. } => "OBJECT_MISSING",
             Self::KeyNotConfigured { .. } => "KEY_NOT_CONFIGURED",
+            Self::Changed { .. } => "AGENT_BUSY",
             Self::Canceled => "CANCELED",
             Self::Source(_) | Self::Sink(_) | Self::Entry { .. } | Self::Internal(_) => "INTERNAL",
         }
@@ -168,6 +177,9 @@ impl VaultError {
             },
             Self::KeysGone { agent_id } => Self::KeysGone {
                 agent_id: agent_id.clone(),
+            },
+            Self::Changed { object } => Self::Changed {
+                object: object.clone(),
             },
             Self::Canceled => Self::Canceled,
             Self::Source(e) => Self::Source(io::Error::new(e.kind(), e.to_string())),

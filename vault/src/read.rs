@@ -20,12 +20,17 @@ use std::{
     sync::{Arc, RwLock},
 };
 
+use bytes::Bytes;
 use proto::vault::v1::{Content, Entry, Manifest};
 use tokio_util::sync::CancellationToken;
 
 use self::{entries::Scope, fetch::Fetcher, ids::IdStream};
 use crate::{
-    error::Result, id::ChunkId, index::ChunkIndex, manifest::ManifestRef, meter::Meter,
+    error::{Result, VaultError},
+    id::ChunkId,
+    index::ChunkIndex,
+    manifest::ManifestRef,
+    meter::Meter,
     vault::Vault,
 };
 
@@ -89,12 +94,9 @@ impl Vault {
     ) -> Result<BackupReader> {
         let (manifest, _) = self.read_manifest(at).await?;
         let contents = self.load_contents().await?;
-        Ok(BackupReader::new(
-            self.clone(),
-            manifest,
-            contents.chunks,
-            cancel,
-        ))
+        let reader = BackupReader::new(self.clone(), manifest, contents.chunks, cancel);
+        *buffers::lock(&reader.fetcher.retired) = contents.retired;
+        Ok(reader)
     }
 }
 
@@ -123,6 +125,16 @@ impl BackupReader {
             all.push(id);
         }
         Ok(all)
+    }
+
+    /// A chunk's bytes, checked. Blocks.
+    pub(crate) fn chunk(&self, id: &ChunkId) -> Result<Bytes> {
+        self.fetcher.chunk(id)
+    }
+
+    /// The manifest, or what it refers to, contradicts itself.
+    pub(crate) fn malformed(&self, what: &str) -> VaultError {
+        self.fetcher.malformed(what)
     }
 
     /// The backup's manifest.

@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use prost::Message as _;
-use proto::vault::v1::{Index, IndexedPack, RetiredPack};
+use proto::vault::v1::{Index, IndexedPack, RetiredPack, TableOfContents};
 use tracing::warn;
 
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
     keyring::{DataKey, Keyring, VaultKeys},
     limits::{DOCUMENT_BYTES_MAX, INDEX_CHUNKS_MAX},
     manifest::ManifestRef,
-    pack::{check_toc, read_toc},
+    pack::{check_toc, pack_name, read_toc},
     random,
     seal::{Header, Kind, open_document, seal_document},
     settings::VaultSettings,
@@ -48,6 +48,8 @@ pub(crate) struct Contents {
     pub index_ids: Vec<[u8; 32]>,
     /// Index objects that others replace.
     pub superseded_ids: Vec<[u8; 32]>,
+    /// Index objects that can't be read, with the reason.
+    pub unreadable_indexes: Vec<([u8; 32], VaultError)>,
     /// Packs that were found in no index: what an interrupted attempt left.
     pub adopted: Vec<IndexedPack>,
     /// Packs whose table of contents could not be read, with the reason.
@@ -275,6 +277,7 @@ impl Vault {
                 Err(VaultError::Missing { .. }) => {}
                 Err(error @ (VaultError::Corrupt { .. } | VaultError::Version { .. })) => {
                     warn!(agent_id = %self.agent_id, %error, "index is not readable; its packs are read instead");
+                    contents.unreadable_indexes.push((id, error));
                 }
                 Err(error) => return Err(error),
             }
@@ -345,6 +348,33 @@ impl Vault {
         }
         contents.chunks = Arc::new(RwLock::new(chunks));
         Ok(contents)
+    }
+
+    /// Reads what packs hold that wait for their removal. Those that are gone, or
+    /// can't be read, are left out.
+    pub(crate) async fn read_retired(
+        &self,
+        retired: &[RetiredPack],
+    ) -> Result<Vec<(PackAt, TableOfContents)>> {
+        let mut packs = Vec::new();
+        for pack in retired {
+            let Ok(id) = <[u8; 32]>::try_from(&pack.pack_id[..]) else {
+                continue;
+            };
+            let full = format!("{}{}", self.root, pack_name(&id));
+            let Some(bytes) = self.store.stat(&full).await? else {
+                continue;
+            };
+            match read_toc(&*self.store, &self.root, &self.keys, &id, bytes).await {
+                Ok((toc, key_id)) => packs.push((PackAt { id, key_id, bytes }, toc)),
+                Err(error @ (VaultError::Corrupt { .. } | VaultError::Version { .. })) => {
+                    warn!(agent_id = %self.agent_id, %error, "retired pack is not readable");
+                }
+                Err(VaultError::Store(e)) if e.kind == StoreErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(packs)
     }
 
     /// The objects of a folder whose names are ids, with their lengths.

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use lru::LruCache;
-use proto::vault::v1::Manifest;
+use proto::vault::v1::{Manifest, RetiredPack};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -58,6 +58,8 @@ pub(super) struct Fetcher {
     pub cancel: CancellationToken,
     pub(super) chunks: Arc<RwLock<ChunkIndex>>,
     pub(super) lost: Mutex<Option<Arc<Lost>>>,
+    /// Packs that wait for their removal and were not looked into yet.
+    pub(super) retired: Mutex<Vec<RetiredPack>>,
     sealers: Mutex<LruCache<u32, Arc<Sealer>>>,
     cache: Mutex<SegmentCache>,
     buffers: Arc<Buffers>,
@@ -95,6 +97,7 @@ impl Fetcher {
             cancel,
             chunks,
             lost: Mutex::new(None),
+            retired: Mutex::default(),
             sealers: Mutex::new(LruCache::new(SEALERS)),
             cache: Mutex::new(SegmentCache::new(CACHE_BYTES)),
             buffers: Arc::default(),
@@ -111,6 +114,7 @@ impl Fetcher {
             cancel: self.cancel.child_token(),
             chunks: self.chunks.clone(),
             lost: Mutex::new(None),
+            retired: Mutex::new(lock(&self.retired).clone()),
             sealers: Mutex::new(LruCache::new(SEALERS)),
             cache: Mutex::new(SegmentCache::new(CACHE_BYTES)),
             buffers: Arc::default(),
@@ -168,8 +172,36 @@ impl Fetcher {
 
     /// Where a chunk lies; an error says what is missing. Blocks.
     pub(super) fn place(&self, id: &ChunkId) -> Result<Place> {
-        self.look_up(id)
-            .map_or_else(|| Err(self.explain_lost(id)), Ok)
+        if let Some(place) = self.look_up(id) {
+            return Ok(place);
+        }
+        if self.look_into_retired()?
+            && let Some(place) = self.look_up(id)
+        {
+            return Ok(place);
+        }
+        Err(self.explain_lost(id))
+    }
+
+    /// Takes in the packs that wait for their removal. A compaction that lost its
+    /// lease, and did not know, may have retired what a newer backup needs; the
+    /// next compaction copies it, until then it is read from there. Whether there
+    /// were any. Blocks.
+    fn look_into_retired(&self) -> Result<bool> {
+        let mut retired = lock(&self.retired);
+        if retired.is_empty() {
+            return Ok(false);
+        }
+        self.wait(async {
+            let packs = self.vault.read_retired(&retired).await?;
+            let mut chunks = self.chunks.write().unwrap_or_else(PoisonError::into_inner);
+            for (pack, toc) in &packs {
+                chunks.add_pack(*pack, toc);
+            }
+            Ok(())
+        })?;
+        retired.clear();
+        Ok(true)
     }
 
     /// A chunk's bytes, checked. Blocks.
