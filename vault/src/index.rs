@@ -86,11 +86,6 @@ impl ChunkIndex {
         Self::slot(&self.slabs, number).at
     }
 
-    /// A chunk's place by its number.
-    pub(crate) fn location(&self, number: u32) -> Location {
-        Self::slot(&self.slabs, number).at
-    }
-
     /// Adds a chunk; the first place of a chunk stays. Returns whether it was new.
     pub(crate) fn insert(&mut self, id: &ChunkId, at: Location) -> bool {
         let number = self.table.len() as u32;

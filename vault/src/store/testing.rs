@@ -17,8 +17,8 @@ mod contract;
 mod plan;
 
 pub use contract::contract;
-pub use plan::{Call, Calls, Fault, FaultPlan, Gate, Rule, When};
 use plan::Planned;
+pub use plan::{Call, Calls, Fault, FaultPlan, Gate, Rule, When};
 
 /// Changes that stale reads may be behind.
 const STALE_CHANGES: usize = 8;
@@ -296,7 +296,9 @@ impl Store for MemoryStore {
     async fn stat(&self, name: &str) -> Result<Option<u64>, StoreError> {
         let fault = self.begin(Call::Stat, name).await;
         error_of(fault.as_ref(), "look up", name)?;
-        Ok(self.view(fault.as_ref(), |o| o.get(name).map(|o| o.bytes.len() as u64)))
+        Ok(self.view(fault.as_ref(), |o| {
+            o.get(name).map(|o| o.bytes.len() as u64)
+        }))
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {

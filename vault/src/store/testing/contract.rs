@@ -41,7 +41,10 @@ async fn whole_objects(store: &dyn Store) {
         ("c/deep/er/still.1", b"text".to_vec()),
         ("c/large", large),
     ] {
-        store.put(name, Bytes::from(bytes.clone())).await.expect("put");
+        store
+            .put(name, Bytes::from(bytes.clone()))
+            .await
+            .expect("put");
         assert_eq!(store.get(name, 10_000_000).await.expect("get"), bytes);
         let length = bytes.len() as u64;
         assert_eq!(store.stat(name).await.expect("stat"), Some(length));
@@ -51,7 +54,10 @@ async fn whole_objects(store: &dyn Store) {
             assert_eq!(error.kind, StoreErrorKind::Corrupt, "{error}");
         }
     }
-    store.put("c/one", Bytes::from_static(b"other")).await.expect("put again");
+    store
+        .put("c/one", Bytes::from_static(b"other"))
+        .await
+        .expect("put again");
     assert_eq!(store.get("c/one", 100).await.expect("get"), "other");
     let error = store.get("c/none", 100).await.expect_err("not there");
     assert_eq!(error.kind, StoreErrorKind::NotFound, "{error}");
@@ -60,19 +66,35 @@ async fn whole_objects(store: &dyn Store) {
 }
 
 async fn parts(store: &dyn Store) {
-    store.put("c/part", Bytes::from_static(b"0123456789")).await.expect("put");
+    store
+        .put("c/part", Bytes::from_static(b"0123456789"))
+        .await
+        .expect("put");
     let part = |offset, length| store.get_range("c/part", offset, length);
     assert_eq!(part(0, 10).await.expect("all"), "0123456789");
     assert_eq!(part(3, 4).await.expect("a part"), "3456");
     assert_eq!(part(9, 1).await.expect("the end"), "9");
     assert_eq!(part(8, 100).await.expect("over the end"), "89");
-    let error = store.get_range("c/none", 0, 1).await.expect_err("not there");
+    let error = store
+        .get_range("c/none", 0, 1)
+        .await
+        .expect_err("not there");
     assert_eq!(error.kind, StoreErrorKind::NotFound, "{error}");
 }
 
 async fn listings(store: &dyn Store) {
-    for name in ["c/l/b", "c/l/a", "c/l/a.1", "c/l/under/x", "c/l/under/y", "c/lx"] {
-        store.put(name, Bytes::from_static(b"abc")).await.expect("put");
+    for name in [
+        "c/l/b",
+        "c/l/a",
+        "c/l/a.1",
+        "c/l/under/x",
+        "c/l/under/y",
+        "c/lx",
+    ] {
+        store
+            .put(name, Bytes::from_static(b"abc"))
+            .await
+            .expect("put");
     }
     let listed = names(store, "c/l/").await;
     assert_eq!(
@@ -86,15 +108,24 @@ async fn listings(store: &dyn Store) {
             assert!(time > 1_500_000_000_000, "{time}");
         }
     }
-    assert_eq!(store.list_folders("c/l/").await.expect("folders"), ["under"]);
+    assert_eq!(
+        store.list_folders("c/l/").await.expect("folders"),
+        ["under"]
+    );
     assert!(names(store, "c/nowhere/").await.is_empty());
     let none: Vec<String> = store.list_folders("c/nowhere/").await.expect("folders");
     assert!(none.is_empty());
 }
 
 async fn removal(store: &dyn Store) {
-    store.delete("c/none").await.expect("not there is removed already");
-    store.delete("c/nowhere/none").await.expect("not there is removed already");
+    store
+        .delete("c/none")
+        .await
+        .expect("not there is removed already");
+    store
+        .delete("c/nowhere/none")
+        .await
+        .expect("not there is removed already");
     for name in [
         "c/empty",
         "c/one",
@@ -123,7 +154,10 @@ async fn several_at_once(store: &dyn Store) {
     futures::future::join_all(numbers.clone().map(put)).await;
     for n in numbers {
         let name = format!("c/m/{n}");
-        assert_eq!(store.get(&name, 1_000_000).await.expect("get"), vec![n; 100_000]);
+        assert_eq!(
+            store.get(&name, 1_000_000).await.expect("get"),
+            vec![n; 100_000]
+        );
         store.delete(&name).await.expect("delete");
     }
 }
