@@ -51,7 +51,8 @@ fmt: $(BUF) ## put everything into form
 	cargo fmt --all
 	$(BUF) format -w
 
-bench: $(SERVICES) ## figures beside restic and tar|zstd|age (MIB=64 RUNS=1: a quick try)
+bench: ## figures beside restic and tar|zstd|age (MIB=64 RUNS=1: a quick try)
+	cargo build --package nora-backup-tests --bin services
 	cargo build --release --package nora-backup
 	$(SERVICES) run -- python3 bench/run.py --target $(TARGET) --mib $(or $(MIB),1024) --runs $(or $(RUNS),3) --big $(or $(BIG),0)
 
@@ -66,9 +67,7 @@ services: build ## start the services for work by hand, and print their addresse
 	$(SERVICES) up
 
 services-down: ## stop them
-	$(SERVICES) down
-
-$(SERVICES): build
+	test ! -x $(SERVICES) || $(SERVICES) down
 
 $(BUF):
 	python3 -m venv $(TARGET)/buf-$(BUF_VERSION)
