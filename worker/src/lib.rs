@@ -19,4 +19,6 @@ pub(crate) mod files;
 pub mod settings;
 pub mod sources;
 pub mod targets;
+#[cfg(test)]
+mod testing;
 mod unwinding;
