@@ -60,6 +60,8 @@ const KNOWN: &[Service] = &[Service {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Started {
     process: Identity,
+    /// Those that end with it, known once the service answers.
+    children: Vec<Identity>,
     /// Sockets and other things that live as long as the process.
     run_dir: PathBuf,
     /// Lines of the env file.
@@ -74,9 +76,12 @@ pub struct Services {
 impl Services {
     /// Those of the target folder that this program was built into.
     pub fn here() -> Result<Self> {
-        Ok(Self {
-            folder: place::target_dir()?.join("services"),
-        })
+        Ok(Self::at(place::target_dir()?.join("services")))
+    }
+
+    /// Those that keep everything in this folder.
+    pub fn at(folder: PathBuf) -> Self {
+        Self { folder }
     }
 
     /// Starts what does not run yet.

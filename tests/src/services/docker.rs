@@ -89,8 +89,9 @@ pub(super) fn start(folder: &Path, note: &mut Note<'_>) -> Result<Started> {
     let child = command.spawn().context("run unshare")?;
 
     let host = format!("unix://{}", socket.display());
-    let started = Started {
+    let mut started = Started {
         process: Identity::of(child.id().cast_signed())?,
+        children: Vec::new(),
         run_dir,
         env: BTreeMap::from([(HOST_VARIABLE.to_owned(), host)]),
     };
@@ -102,17 +103,17 @@ pub(super) fn start(folder: &Path, note: &mut Note<'_>) -> Result<Started> {
         let docker = wait_until_ready(&socket, &started, &log_path).await?;
         import_image(&docker, image::rootfs(&busybox)?).await
     })?;
+    started.children = started.process.children();
     Ok(started)
 }
 
 pub(super) fn stop(folder: &Path, started: &Started) -> Result<()> {
     // unshare, and its child: the first process of the engine's own world.
-    let inner = started.process.children();
-    thaw(&cgroup_name(folder));
-    for process in &inner {
-        process.kill(KILL_MS_MAX)?;
+    let children = [started.children.clone(), started.process.children()].concat();
+    for process in children.iter().chain([&started.process]) {
+        process.kill(KILL_MS_MAX, || thaw(&cgroup_name(folder)))?;
     }
-    started.process.kill(KILL_MS_MAX)?;
+    kill_members(&cgroup_name(folder))?;
     remove_cgroups(&cgroup_name(folder));
     for path in [&folder.join("data"), &started.run_dir] {
         match fs::remove_dir_all(path) {
@@ -226,6 +227,25 @@ fn children(cgroup: &Path) -> Vec<PathBuf> {
         .map(|entry| entry.path())
         .filter(|path| path.is_dir() && !path.is_symlink())
         .collect()
+}
+
+/// Everything in the engine's control groups was started by it. Most of it has
+/// ended with the engine already.
+fn kill_members(name: &str) -> Result<()> {
+    let mut members = Vec::new();
+    for cgroup in cgroups(name) {
+        for folder in children(&cgroup).into_iter().chain([cgroup]) {
+            let pids = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+            members.extend(
+                pids.lines()
+                    .filter_map(|pid| Identity::of(pid.parse().ok()?).ok()),
+            );
+        }
+    }
+    for process in members {
+        process.kill(KILL_MS_MAX, || thaw(name))?;
+    }
+    Ok(())
 }
 
 /// A frozen process does not die of SIGKILL before it is thawed.

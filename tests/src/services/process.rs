@@ -56,13 +56,15 @@ impl Identity {
             .collect()
     }
 
-    /// Kills it, when it is still the same process, and waits for its end.
-    pub(super) fn kill(&self, wait_ms_max: u64) -> Result<()> {
+    /// Kills it, when it is still the same process, and waits for its end;
+    /// `help` is called meanwhile, to remove what keeps it.
+    pub(super) fn kill(&self, wait_ms_max: u64, help: impl Fn()) -> Result<()> {
         let deadline = Instant::now() + Duration::from_millis(wait_ms_max);
         while self.is_alive() {
             if let Some(pid) = Pid::from_raw(self.pid) {
                 let _ = kill_process(pid, Signal::KILL);
             }
+            help();
             if Instant::now() > deadline {
                 bail!("process {} does not end", self.pid);
             }
