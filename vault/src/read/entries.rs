@@ -157,7 +157,8 @@ impl EntryIter {
                 return Err(self.malformed("is not in path order"));
             }
             check_path(path).map_err(|what| self.bad_entry(path, what))?;
-            let (skip, beyond) = (self.scope.is_before(path), self.scope.is_beyond(path));
+            let skip = self.scope.is_before(path);
+            let beyond = !skip && self.scope.is_beyond(path);
             let path = path.to_vec();
             if skip || beyond {
                 self.last_path = Some(path);

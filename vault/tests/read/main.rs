@@ -1,0 +1,7 @@
+//! What was written is read back: contents, lists, the whole backup in order,
+//! archives, verification; and what was damaged is found.
+
+mod contents;
+mod damage;
+mod support;
+mod walk;
