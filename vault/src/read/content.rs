@@ -10,7 +10,10 @@ use bytes::Bytes;
 use proto::vault::v1::Content;
 
 use super::{fetch::Fetcher, ids::IdStream, layout::Layout};
-use crate::error::{Result, VaultError};
+use crate::{
+    error::{Result, VaultError},
+    id::ChunkId,
+};
 
 /// One content as bytes; holes read as zeros.
 pub struct ContentReader {
@@ -62,7 +65,7 @@ impl ContentReader {
         Ok(())
     }
 
-    fn next_id(&mut self) -> Result<crate::id::ChunkId> {
+    fn next_id(&mut self) -> Result<ChunkId> {
         self.ids.next()?.ok_or_else(|| self.wrong_length())
     }
 
@@ -92,6 +95,22 @@ impl ContentReader {
             self.run += 1;
         }
         Ok(Piece::Data(self.current.split_to(taken as usize)))
+    }
+}
+
+impl ContentReader {
+    /// The next data, holes left out; `None` at the end. Blocks.
+    pub(super) fn next_data(&mut self) -> Result<Option<Bytes>> {
+        while self.position < self.layout.size_bytes {
+            match self.next_piece(usize::MAX)? {
+                Piece::Data(data) => {
+                    self.position += data.len() as u64;
+                    return Ok(Some(data));
+                }
+                Piece::Zeros(bytes) => self.position += bytes,
+            }
+        }
+        Ok(None)
     }
 }
 

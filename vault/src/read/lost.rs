@@ -16,8 +16,8 @@ use crate::{
 /// Packs that can't be read from, and what they held as far as indexes tell.
 #[derive(Debug, Default)]
 pub(super) struct Lost {
-    /// By the first half of a chunk's id: the number of its pack in `packs`.
-    chunks: HashMap<[u8; 16], usize>,
+    /// The number of a chunk's pack in `packs`.
+    chunks: HashMap<ChunkId, usize>,
     packs: Vec<VaultError>,
     /// A pack that the manifest names and that can't be read, whatever it held.
     named: Option<VaultError>,
@@ -38,8 +38,7 @@ impl Fetcher {
                 Err(error) => return error,
             },
         };
-        let prefix: [u8; 16] = id[..16].try_into().expect("16 bytes");
-        let pack = lost.chunks.get(&prefix).map(|pack| &lost.packs[*pack]);
+        let pack = lost.chunks.get(id).map(|pack| &lost.packs[*pack]);
         match pack.or(lost.named.as_ref()) {
             Some(error) => error.again(),
             None => self.malformed(format!(
@@ -78,8 +77,8 @@ impl Fetcher {
                 lost.packs.push(self.what_is_wrong(&id).await?);
                 for segment in pack.table_of_contents.iter().flat_map(|t| &t.segments) {
                     for chunk in segment.chunk_ids.chunks_exact(CHUNK_ID_BYTES) {
-                        let prefix = chunk[..16].try_into().expect("16 bytes");
-                        lost.chunks.insert(prefix, number);
+                        let chunk = chunk.try_into().expect("chunks_exact");
+                        lost.chunks.insert(chunk, number);
                     }
                 }
             }

@@ -4,4 +4,6 @@
 mod contents;
 mod damage;
 mod support;
+mod tar;
+mod verify;
 mod walk;
