@@ -59,6 +59,12 @@ pub struct WorkerSettings {
           default_value = DRAIN.default_text, value_parser = |text: &str| DRAIN.millis(text))]
     pub drain: Duration,
 
+    /// Milliseconds that what no backup needs any more stays at the destination (never less than a
+    /// job may take; 0: goes at once, only for vaults that nothing else can be using)
+    #[arg(long = "compact-grace-ms", env = COMPACT_GRACE.variable, value_name = "MS",
+          default_value = COMPACT_GRACE.default_text, value_parser = |text: &str| COMPACT_GRACE.millis(text))]
+    pub compact_grace: Duration,
+
     /// Port of the worker's /health and /metrics (0: any free one)
     #[arg(long = "worker-health-port", env = HEALTH_PORT.variable, value_name = "PORT",
           default_value_t = HEALTH_PORT.default as u16, value_parser = |text: &str| HEALTH_PORT.count(text))]
@@ -74,6 +80,9 @@ pub struct WorkerSettings {
           default_value = "false", action = clap::ArgAction::Set, value_parser = flag)]
     pub restore_devices: bool,
 }
+
+/// How long a job that was told to stop may take to do so before it is left to itself.
+pub(crate) const STOPPING_MAX: Duration = Duration::from_mins(1);
 
 /// A list of names, as one setting holds it.
 pub type Names = std::sync::Arc<[String]>;
@@ -113,6 +122,14 @@ const DRAIN: Whole = Whole {
     max: 3_600_000,
     unit: " milliseconds",
 };
+const COMPACT_GRACE: Whole = Whole {
+    variable: "NORA_BACKUP_COMPACT_GRACE_MS",
+    default: 3_600_000,
+    default_text: "3600000",
+    min: 0,
+    max: 90 * 24 * 3_600_000,
+    unit: " milliseconds",
+};
 const HEALTH_PORT: Whole = Whole {
     variable: "BACKUP_WORKER_HEALTH_PORT",
     default: 4002,
@@ -123,6 +140,15 @@ const HEALTH_PORT: Whole = Whole {
 };
 
 impl WorkerSettings {
+    /// How long what no backup needs stays: longer than any job takes, or not at all.
+    pub fn effective_compact_grace(&self) -> Duration {
+        if self.compact_grace.is_zero() {
+            return Duration::ZERO;
+        }
+        self.compact_grace
+            .max(self.job_timeout + self.lease + STOPPING_MAX)
+    }
+
     /// The Docker Engine to use; `None`: the usual socket.
     pub fn docker_host(&self) -> Option<&str> {
         [&self.docker_host, &self.docker_host_fallback]
@@ -144,6 +170,7 @@ impl Default for WorkerSettings {
             docker_host_fallback: None,
             lease: Duration::from_millis(LEASE.default),
             drain: Duration::from_millis(DRAIN.default),
+            compact_grace: Duration::from_millis(COMPACT_GRACE.default),
             health_port: HEALTH_PORT.default as u16,
             health_address: IpAddr::from([0, 0, 0, 0]),
             restore_devices: false,

@@ -63,7 +63,6 @@ pub trait Source: Send + Sync {
         context: CaptureContext,
         writer: BackupWriter,
     ) -> Result<BackupWriter, SourceError>;
-
 }
 
 /// Opens the source that an agent is registered with. Does not reach out yet.
@@ -72,9 +71,9 @@ pub fn open(
     source: &SourceMessage,
 ) -> Result<Box<dyn Source>, SourceError> {
     match &source.kind {
-        Some(Kind::Directory(directory)) => {
-            Ok(Box::new(directory::DirectorySource::new(settings, directory)))
-        }
+        Some(Kind::Directory(directory)) => Ok(Box::new(directory::DirectorySource::new(
+            settings, directory,
+        ))),
         Some(Kind::Docker(docker)) => docker::open(settings, docker),
         None => Err(SourceError::NotFound(
             "the agent is registered without a source: register it again with one".to_owned(),

@@ -7,7 +7,8 @@
 //! [`Target::clean`] removes what dead attempts left, [`Target::write`] makes everything out of
 //! sight, [`Target::publish`] puts it in its place at one stroke, the catalog registers the new
 //! agent, and [`Target::settle`] removes the marks that the next attempt would have needed.
-//! When anything goes wrong before the catalog knows of the new agent, `clean` is called again.
+//! When anything goes wrong before the catalog knows of the new agent, `clean` is called again;
+//! but when the job was lost to another attempt, only [`Target::abandon`] is.
 
 use std::sync::Arc;
 
@@ -62,6 +63,12 @@ pub trait Target: Send + Sync {
     /// Removes whatever this or an earlier attempt of the same restore made, finished or not.
     /// Works also when the job was canceled. Changes nothing when there is nothing.
     async fn clean(&self) -> Result<(), TargetError>;
+
+    /// Removes what this very attempt made out of sight, and nothing else: the job is another
+    /// attempt's by now, which cleans up what it can see.
+    async fn abandon(&self) -> Result<(), TargetError> {
+        Ok(())
+    }
 
     /// Makes everything, whole and durable, out of sight of whoever looks at the target.
     async fn write(&self, reader: BackupReader) -> Result<Restored, TargetError>;

@@ -152,7 +152,12 @@ mod tests {
         let root = fstat(descent.root()).unwrap();
         assert_eq!(fstat(descent.here()).unwrap().st_ino, root.st_ino);
         super::super::remove::remove_content(descent.root()).unwrap();
-        assert!(std::fs::read_dir(temporary.path()).unwrap().next().is_none());
+        assert!(
+            std::fs::read_dir(temporary.path())
+                .unwrap()
+                .next()
+                .is_none()
+        );
     }
 
     #[test]

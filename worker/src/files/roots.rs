@@ -140,9 +140,7 @@ mod tests {
             roots.open(&base.join("in")).unwrap().1,
             base.join("root/agent")
         );
-        let denied = |path: PathBuf| {
-            matches!(roots.open(&path), Err(RootError::Denied(message)) if message.contains("NORA_BACKUP_SOURCE_ROOTS"))
-        };
+        let denied = |path: PathBuf| matches!(roots.open(&path), Err(RootError::Denied(message)) if message.contains("NORA_BACKUP_SOURCE_ROOTS"));
         assert!(denied(base.join("root/out")));
         assert!(denied(base.join("outside")));
         assert!(denied(base.join("no-such-thing")));

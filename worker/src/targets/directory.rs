@@ -92,6 +92,10 @@ impl Target for DirectoryTarget {
         self.blocking(Place::clean).await
     }
 
+    async fn abandon(&self) -> Result<(), TargetError> {
+        self.blocking(Place::abandon).await
+    }
+
     async fn write(&self, reader: BackupReader) -> Result<Restored, TargetError> {
         self.blocking(move |place| place.write(&reader)).await
     }
@@ -111,9 +115,14 @@ impl Place {
         format!(".nora-restore-{}.{attempt}", self.context.restore_id)
     }
 
-    /// The name of the mark that says which folder is to become the target.
-    fn mark(&self) -> String {
-        format!(".nora-restore-{}.mark", self.context.restore_id)
+    /// The name of an attempt's mark, which says which folder is to become the target.
+    fn mark(&self, attempt: u32) -> String {
+        format!("{}.mark", self.hidden(attempt))
+    }
+
+    /// This attempt and those before it.
+    fn attempts(&self) -> impl Iterator<Item = u32> {
+        1..=self.context.attempt
     }
 
     /// The folder that holds the target, and the target's name in it.
@@ -135,27 +144,44 @@ impl Place {
             // Where nothing can be, nothing is left.
             Err(_) => return Ok(()),
         };
-        let failed = |error: Errno| {
-            TargetError::Unwritable(format!(
-                "what an earlier attempt left beside {:?} can't be removed ({}): let the worker's \
-                 user write there",
-                self.path,
-                cause(error)
-            ))
-        };
-        if let Some(marked) = self.read_mark(&parent).map_err(failed)? {
+        let failed = |error| self.not_cleaned(error);
+        for attempt in self.attempts() {
+            let marked = self.read_mark(&parent, attempt).map_err(failed)?;
             let published = statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)
-                .is_ok_and(|stat| (stat.st_dev, stat.st_ino) == marked);
+                .is_ok_and(|stat| marked == Some((stat.st_dev, stat.st_ino)));
             if published {
                 let hidden = self.hidden(self.context.attempt);
                 remove(parent.as_fd(), hidden.as_bytes()).map_err(failed)?;
                 renameat(&parent, name, &parent, &hidden).map_err(failed)?;
             }
         }
-        for attempt in 1..=self.context.attempt {
-            remove(parent.as_fd(), self.hidden(attempt).as_bytes()).map_err(failed)?;
+        for attempt in self.attempts() {
+            self.remove_own(&parent, attempt)?;
         }
-        remove(parent.as_fd(), self.mark().as_bytes()).map_err(failed)
+        Ok(())
+    }
+
+    fn abandon(&self) -> Result<(), TargetError> {
+        match self.parent() {
+            Ok((parent, _)) => self.remove_own(&parent, self.context.attempt),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Removes what one attempt made out of sight.
+    fn remove_own(&self, parent: &OwnedFd, attempt: u32) -> Result<(), TargetError> {
+        remove(parent.as_fd(), self.hidden(attempt).as_bytes())
+            .and_then(|()| remove(parent.as_fd(), self.mark(attempt).as_bytes()))
+            .map_err(|error| self.not_cleaned(error))
+    }
+
+    fn not_cleaned(&self, error: Errno) -> TargetError {
+        TargetError::Unwritable(format!(
+            "what an attempt left beside {:?} can't be removed ({}): let the worker's user write \
+             there",
+            self.path,
+            cause(error)
+        ))
     }
 
     fn write(&self, reader: &BackupReader) -> Result<Restored, TargetError> {
@@ -202,8 +228,8 @@ impl Place {
                 taken("exists already and is not a folder")
             }
             Ok(_) => {
-                let folder =
-                    openat(parent, name, FOLDER, NO_MODE).map_err(|error| self.unwritable(error))?;
+                let folder = openat(parent, name, FOLDER, NO_MODE)
+                    .map_err(|error| self.unwritable(error))?;
                 let listing = Listing::read(folder.as_fd(), &mut Buffer::new())
                     .map_err(|error| self.unwritable(error))?;
                 if listing.len() == 0 {
@@ -243,28 +269,29 @@ impl Place {
         let (parent, _) = self
             .parent()
             .map_err(|error| TargetError::Unwritable(error.to_string()))?;
-        match unlinkat(&parent, self.mark(), AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(error) => Err(self.unwritable(error)),
+        for attempt in self.attempts() {
+            match unlinkat(&parent, self.mark(attempt), AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(error) => return Err(self.unwritable(error)),
+            }
         }
+        Ok(())
     }
 
     fn write_mark(&self, parent: &OwnedFd, identity: (u64, u64)) -> Result<(), Errno> {
-        let flags = OFlags::WRONLY
-            | OFlags::CREATE
-            | OFlags::TRUNC
-            | OFlags::NOFOLLOW
-            | OFlags::CLOEXEC;
-        let file = openat(parent, self.mark(), flags, Mode::RUSR | Mode::WUSR)?;
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mark = self.mark(self.context.attempt);
+        let file = openat(parent, mark, flags, Mode::RUSR | Mode::WUSR)?;
         let text = format!("{} {}\n", identity.0, identity.1);
         rustix::io::write(&file, text.as_bytes())?;
         fsync(&file)?;
         fsync(parent)
     }
 
-    fn read_mark(&self, parent: &OwnedFd) -> Result<Option<(u64, u64)>, Errno> {
+    fn read_mark(&self, parent: &OwnedFd, attempt: u32) -> Result<Option<(u64, u64)>, Errno> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = match openat(parent, self.mark(), flags, NO_MODE) {
+        let file = match openat(parent, self.mark(attempt), flags, NO_MODE) {
             Ok(file) => file,
             Err(Errno::NOENT) => return Ok(None),
             Err(error) => return Err(error),

@@ -172,7 +172,8 @@ fn data_runs(file: BorrowedFd<'_>, size: u64) -> Result<Option<Vec<DataRun>>, Er
         at = end.max(start + 1);
     }
     rewind(file)?;
-    let whole = matches!(runs[..], [DataRun { offset_bytes: 0, length_bytes }] if length_bytes == size);
+    let whole =
+        matches!(runs[..], [DataRun { offset_bytes: 0, length_bytes }] if length_bytes == size);
     Ok((!whole).then_some(runs))
 }
 
@@ -235,7 +236,11 @@ impl Read for Runs<'_> {
         let wanted = buffer.len().min(self.left as usize);
         let read = (&mut self.file).read(&mut buffer[..wanted])?;
         // A file that became shorter ends here; the vault cuts the content there.
-        self.left = if read == 0 { 0 } else { self.left - read as u64 };
+        self.left = if read == 0 {
+            0
+        } else {
+            self.left - read as u64
+        };
         if read == 0 {
             self.runs = [].iter();
         }

@@ -26,11 +26,7 @@ async fn entries_say_what_the_folder_holds() {
     let agent = bench.at("a");
     fs::create_dir_all(agent.join("dir/sub")).unwrap();
     fs::write(agent.join("dir/file"), "hello").unwrap();
-    fs::set_permissions(
-        agent.join("dir/file"),
-        fs::Permissions::from_mode(0o4751),
-    )
-    .unwrap();
+    fs::set_permissions(agent.join("dir/file"), fs::Permissions::from_mode(0o4751)).unwrap();
     fs::hard_link(agent.join("dir/file"), agent.join("dir/sub/again")).unwrap();
     fs::write(agent.join("dir.txt"), "").unwrap();
     symlink("no/where", agent.join("link")).unwrap();
@@ -78,7 +74,10 @@ async fn entries_say_what_the_folder_holds() {
     let file = &entries[2];
     assert_eq!(file.r#type(), EntryType::Regular);
     assert_eq!(file.mode, 0o4751);
-    assert_eq!((file.mtime_seconds, file.mtime_nanos), (-12345, 999_999_999));
+    assert_eq!(
+        (file.mtime_seconds, file.mtime_nanos),
+        (-12345, 999_999_999)
+    );
     assert_eq!(file.xattrs.len(), 1);
     assert_eq!(file.xattrs[0].value, b"v");
     assert_eq!(file.content.as_ref().unwrap().inline, b"hello");
@@ -213,7 +212,12 @@ async fn files_that_vanish_are_named_and_the_rest_goes_on() {
     assert_eq!(paths, [&b""[..], b"a"]);
     let warned: Vec<&[u8]> = committed.warnings.iter().map(|w| &*w.path).collect();
     assert_eq!(warned, [&b"b"[..], b"c", b"dir"]);
-    assert!(committed.warnings.iter().all(|w| w.message.contains("vanished")));
+    assert!(
+        committed
+            .warnings
+            .iter()
+            .all(|w| w.message.contains("vanished"))
+    );
 }
 
 #[tokio::test]
@@ -249,7 +253,10 @@ async fn a_missing_or_forbidden_root_says_so() {
         let context = Bench::context(None, meter.clone());
         let error = source.capture(context, writer).await.err().unwrap();
         assert_eq!(error.reason(), reason);
-        assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+        assert!(
+            error.to_string().contains(path.to_str().unwrap()),
+            "{error}"
+        );
         assert!(!error.is_retryable());
     }
 }

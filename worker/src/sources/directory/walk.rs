@@ -49,8 +49,7 @@ pub(super) fn walk(
         buffer: Buffer::new(),
         has_named_xattrs: xattrs::names_work(),
     };
-    let listing =
-        Listing::read(walker.descent.here(), &mut walker.buffer).map_err(unreadable)?;
+    let listing = Listing::read(walker.descent.here(), &mut walker.buffer).map_err(unreadable)?;
     walker.add_directory(&root)?;
     walker.run(listing)?;
     Ok(walker.writer)

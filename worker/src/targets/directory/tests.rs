@@ -96,22 +96,56 @@ async fn every_kind_of_entry_comes_back() {
     fs::create_dir_all(agent.join("other")).unwrap();
     fs::write(agent.join("empty"), "").unwrap();
     fs::write(agent.join("one/small"), "small").unwrap();
-    fs::write(agent.join("one/large"), (0..3_000_000u32).flat_map(u32::to_le_bytes).collect::<Vec<_>>()).unwrap();
+    fs::write(
+        agent.join("one/large"),
+        (0..3_000_000u32)
+            .flat_map(u32::to_le_bytes)
+            .collect::<Vec<_>>(),
+    )
+    .unwrap();
     let sparse = fs::File::create(agent.join("sparse")).unwrap();
     sparse.set_len(5 << 30).unwrap();
     sparse.write_all_at(&[7; 5000], 1 << 20).unwrap();
     sparse.write_all_at(&[8; 70_000], 3 << 30).unwrap();
-    fs::File::create(agent.join("hole")).unwrap().set_len(1 << 20).unwrap();
+    fs::File::create(agent.join("hole"))
+        .unwrap()
+        .set_len(1 << 20)
+        .unwrap();
     fs::hard_link(agent.join("one/small"), agent.join("other/linked")).unwrap();
     fs::hard_link(agent.join("one/small"), agent.join("zz")).unwrap();
     symlink("one/small", agent.join("to-small")).unwrap();
     symlink("/nowhere/at/all", agent.join("dangling")).unwrap();
-    mknodat(CWD, agent.join("pipe"), FileType::Fifo, Mode::from_raw_mode(0o640), 0 as Dev).unwrap();
+    mknodat(
+        CWD,
+        agent.join("pipe"),
+        FileType::Fifo,
+        Mode::from_raw_mode(0o640),
+        0 as Dev,
+    )
+    .unwrap();
     fs::write(agent.join("suid"), "x").unwrap();
     fs::write(agent.join("read-only"), "x").unwrap();
-    lsetxattr(agent.join("read-only"), "user.empty", b"", XattrFlags::empty()).unwrap();
-    lsetxattr(agent.join("read-only"), "user.some", &[9; 3000], XattrFlags::empty()).unwrap();
-    lsetxattr(agent.join("other"), "user.folder", b"f", XattrFlags::empty()).unwrap();
+    lsetxattr(
+        agent.join("read-only"),
+        "user.empty",
+        b"",
+        XattrFlags::empty(),
+    )
+    .unwrap();
+    lsetxattr(
+        agent.join("read-only"),
+        "user.some",
+        &[9; 3000],
+        XattrFlags::empty(),
+    )
+    .unwrap();
+    lsetxattr(
+        agent.join("other"),
+        "user.folder",
+        b"f",
+        XattrFlags::empty(),
+    )
+    .unwrap();
     let odd: Vec<u8> = (1..=255u8).filter(|byte| *byte != b'/').collect();
     fs::write(agent.join(OsStr::from_bytes(&odd)), "odd").unwrap();
     fs::write(agent.join(OsStr::from_bytes(&[b'n'; 255])), "long").unwrap();
@@ -120,9 +154,29 @@ async fn every_kind_of_entry_comes_back() {
         lchown(agent.join("dangling"), Some(777), Some(888)).unwrap();
         chown(agent.join("other"), Some(65534), Some(65534)).unwrap();
         let device = makedev(1, 3);
-        mknodat(CWD, agent.join("null"), FileType::CharacterDevice, Mode::from_raw_mode(0o666), device).unwrap();
-        mknodat(CWD, agent.join("block"), FileType::BlockDevice, Mode::from_raw_mode(0o600), makedev(259, 300)).unwrap();
-        lsetxattr(agent.join("dangling"), "trusted.link", b"l", XattrFlags::empty()).unwrap();
+        mknodat(
+            CWD,
+            agent.join("null"),
+            FileType::CharacterDevice,
+            Mode::from_raw_mode(0o666),
+            device,
+        )
+        .unwrap();
+        mknodat(
+            CWD,
+            agent.join("block"),
+            FileType::BlockDevice,
+            Mode::from_raw_mode(0o600),
+            makedev(259, 300),
+        )
+        .unwrap();
+        lsetxattr(
+            agent.join("dangling"),
+            "trusted.link",
+            b"l",
+            XattrFlags::empty(),
+        )
+        .unwrap();
     }
     fs::set_permissions(agent.join("suid"), fs::Permissions::from_mode(0o6755)).unwrap();
     fs::set_permissions(agent.join("read-only"), fs::Permissions::from_mode(0o444)).unwrap();
@@ -139,12 +193,18 @@ async fn every_kind_of_entry_comes_back() {
     let sparse = fs::metadata(made.join("sparse")).unwrap();
     assert_eq!(sparse.len(), 5 << 30);
     assert!(sparse.blocks() * 512 < 1 << 20, "holes stay holes");
-    assert_eq!(fs::read(made.join("one/large")).unwrap(), fs::read(agent.join("one/large")).unwrap());
+    assert_eq!(
+        fs::read(made.join("one/large")).unwrap(),
+        fs::read(agent.join("one/large")).unwrap()
+    );
     assert_eq!(
         fs::metadata(made.join("zz")).unwrap().ino(),
         fs::metadata(made.join("one/small")).unwrap().ino()
     );
-    assert_eq!(fs::metadata(made.join("suid")).unwrap().mode() & 0o7777, 0o6755);
+    assert_eq!(
+        fs::metadata(made.join("suid")).unwrap().mode() & 0o7777,
+        0o6755
+    );
     if is_root {
         assert_eq!(fs::metadata(made.join("suid")).unwrap().uid(), 54321);
     }
@@ -210,11 +270,17 @@ async fn what_dead_attempts_left_goes_whether_published_or_not() {
     let backup = bench.backup("b", "a", None).await;
     // Dead before it was published.
     let first = target(&bench, "t", 1);
-    first.write(reader(&bench, &backup.manifest).await).await.unwrap();
+    first
+        .write(reader(&bench, &backup.manifest).await)
+        .await
+        .unwrap();
     // Dead after it was published, before the catalog knew.
     let second = target(&bench, "t", 2);
     second.clean().await.unwrap();
-    second.write(reader(&bench, &backup.manifest).await).await.unwrap();
+    second
+        .write(reader(&bench, &backup.manifest).await)
+        .await
+        .unwrap();
     second.publish().await.unwrap();
     assert!(bench.at("t/f").exists());
     // The first one wakes up: it must not put anything in place.
@@ -231,7 +297,10 @@ async fn what_dead_attempts_left_goes_whether_published_or_not() {
         names
     };
     assert_eq!(names(), ["a"]);
-    third.write(reader(&bench, &backup.manifest).await).await.unwrap();
+    third
+        .write(reader(&bench, &backup.manifest).await)
+        .await
+        .unwrap();
     third.publish().await.unwrap();
     third.settle().await.unwrap();
     assert_eq!(names(), ["a", "t"]);
@@ -248,11 +317,22 @@ async fn devices_are_left_out_by_name_where_not_allowed() {
     }
     fs::create_dir(bench.at("a")).unwrap();
     let device = makedev(1, 3);
-    mknodat(CWD, bench.at("a/null"), FileType::CharacterDevice, Mode::RUSR, device).unwrap();
+    mknodat(
+        CWD,
+        bench.at("a/null"),
+        FileType::CharacterDevice,
+        Mode::RUSR,
+        device,
+    )
+    .unwrap();
     bench.settings.restore_devices = false;
     let backup = bench.backup("b", "a", None).await;
     let restored = restore(&bench, &backup.manifest, "t").await;
     assert_eq!(restored.warnings.len(), 1);
-    assert!(restored.warnings[0].contains("null"), "{:?}", restored.warnings);
+    assert!(
+        restored.warnings[0].contains("null"),
+        "{:?}",
+        restored.warnings
+    );
     assert!(!bench.at("t/null").exists());
 }

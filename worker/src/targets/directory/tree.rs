@@ -133,7 +133,9 @@ impl Tree<'_> {
     /// Leaves folders until the walk is at `path`, also the root when `whole`.
     fn leave_to(&mut self, path: &[u8], whole: bool) -> Result<(), TargetError> {
         while self.path != path && !self.path.is_empty() {
-            let Some(entry) = self.folders.pop() else { break };
+            let Some(entry) = self.folders.pop() else {
+                break;
+            };
             let left = self
                 .descent
                 .leave()
@@ -171,11 +173,8 @@ impl Tree<'_> {
             return Err(refused(&entry.path, "no file can be that large"));
         }
         let failed = |error| not_made(&entry.path, error);
-        let flags = OFlags::WRONLY
-            | OFlags::CREATE
-            | OFlags::EXCL
-            | OFlags::NOFOLLOW
-            | OFlags::CLOEXEC;
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Maker::new_file_mode(entry);
         let file = File::from(openat(self.descent.here(), name, flags, mode).map_err(failed)?);
         let mut end = 0;
@@ -185,9 +184,8 @@ impl Tree<'_> {
             if end > size {
                 return Err(refused(&entry.path, "its data reaches beyond its size"));
             }
-            file.write_all_at(&data, offset).map_err(|error| {
-                failed(Errno::from_io_error(&error).unwrap_or(Errno::IO))
-            })?;
+            file.write_all_at(&data, offset)
+                .map_err(|error| failed(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
         }
         if end < size {
             // It ends with a hole.
@@ -261,12 +259,7 @@ impl Tree<'_> {
         self.node(entry, name, file_type)
     }
 
-    fn node(
-        &mut self,
-        entry: &Entry,
-        name: &[u8],
-        file_type: FileType,
-    ) -> Result<(), TargetError> {
+    fn node(&mut self, entry: &Entry, name: &[u8], file_type: FileType) -> Result<(), TargetError> {
         let device = match file_type {
             FileType::Fifo => 0,
             _ => makedev(entry.device_major, entry.device_minor),

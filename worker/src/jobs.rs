@@ -1,0 +1,112 @@
+//! What each kind of job does, one file a kind.
+//!
+//! A job's work ends it as completed by itself, in one transaction of the catalog that names its
+//! attempt; every other end is the runner's.
+
+use std::{collections::HashMap, sync::Arc};
+
+use catalog::JobKind;
+use vault::{Vault, VaultError};
+
+use crate::{clock::now_ms, failure::JobError, runner::context::JobContext};
+
+mod backup;
+mod compact;
+mod delete;
+mod restore;
+mod verify;
+
+#[cfg(test)]
+mod tests;
+
+/// Does the work of a claimed job.
+pub(crate) async fn run(context: Arc<JobContext>) -> Result<(), JobError> {
+    match context.lease.job.kind {
+        JobKind::Backup => backup::run(&context).await,
+        JobKind::Restore => restore::run(&context).await,
+        JobKind::Verify => verify::run(&context).await,
+        JobKind::Delete => delete::run(&context).await,
+        JobKind::Compact => compact::run(&context).await,
+    }
+}
+
+/// What a kind of job is called in logs and metrics.
+pub(crate) fn name(kind: JobKind) -> &'static str {
+    match kind {
+        JobKind::Backup => "backup",
+        JobKind::Restore => "restore",
+        JobKind::Verify => "verify",
+        JobKind::Delete => "delete",
+        JobKind::Compact => "compact",
+    }
+}
+
+/// Sees to what a job without success left at the destination: it is removed by a compaction,
+/// once nothing that still runs can want it.
+pub(crate) async fn left_behind(context: &JobContext) {
+    use std::sync::atomic::Ordering::Relaxed;
+    let stored = context.meter.stored_bytes.load(Relaxed) > 0 || context.lease.attempt > 1;
+    if context.lease.job.kind == JobKind::Backup && stored {
+        let grace_ms = context
+            .worker
+            .settings
+            .effective_compact_grace()
+            .as_millis() as i64;
+        enqueue_compact(context, now_ms() + grace_ms).await;
+    }
+}
+
+/// Asks for a compaction; the next one does the work of one that could not be asked for.
+async fn enqueue_compact(context: &JobContext, not_before_ms: i64) {
+    let agent_id = &context.lease.job.agent_id;
+    let catalog = &context.worker.catalog;
+    if let Err(error) = catalog
+        .enqueue_compact(agent_id, not_before_ms, now_ms())
+        .await
+    {
+        tracing::warn!(agent_id, %error, "ask for a compaction");
+    }
+}
+
+/// Opens the vault of the job's agent; `None` when there is none.
+async fn open_vault(context: &JobContext) -> Result<Option<Vault>, JobError> {
+    let worker = &context.worker;
+    let opened = Vault::open(
+        worker.store.clone(),
+        &context.lease.job.agent_id,
+        &worker.keyring,
+        worker.vault_settings.clone(),
+    )
+    .await;
+    match opened {
+        Ok(vault) => Ok(Some(vault)),
+        Err(VaultError::NoVault { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The stored manifests that are known to be garbage: those of backups that failed or were
+/// canceled, and of attempts other than the one that counts. What is not known is kept, and so is
+/// what another job still works on.
+fn garbage(
+    stored: Vec<vault::ManifestRef>,
+    known: Vec<catalog::KnownManifest>,
+) -> std::collections::HashSet<vault::ManifestRef> {
+    use catalog::BackupState;
+    let known: HashMap<_, _> = known
+        .into_iter()
+        .map(|known| (known.backup_id.clone(), known))
+        .collect();
+    stored
+        .into_iter()
+        .filter(|manifest| {
+            known
+                .get(&manifest.backup_id)
+                .is_some_and(|known| match known.state {
+                    BackupState::Completed => known.manifest_attempt != Some(manifest.attempt),
+                    BackupState::Failed | BackupState::Canceled => true,
+                    BackupState::Pending | BackupState::Running | BackupState::Deleting => false,
+                })
+        })
+        .collect()
+}

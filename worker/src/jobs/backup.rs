@@ -1,0 +1,141 @@
+//! Backup: source to vault.
+
+use std::sync::Arc;
+
+use catalog::{Backup, BackupResult};
+use prost::Message as _;
+use proto::backup::v1::BackupWarning;
+use vault::{BackupSpec, Committed, ManifestRef, Vault};
+
+use super::enqueue_compact;
+use crate::{
+    clock::now_ms,
+    failure::JobError,
+    progress::ended,
+    runner::context::{CatalogPauses, JobContext},
+    sources::{self, CaptureContext},
+    unwinding::join,
+};
+
+/// Every so many backups the vault is compacted, so that small packs don't pile up.
+const COMPACT_EVERY: u64 = 16;
+
+pub(super) async fn run(context: &Arc<JobContext>) -> Result<(), JobError> {
+    let worker = &context.worker;
+    let job = &context.lease.job;
+    resume_paused(context).await?;
+    let (Some(agent), Some(backup)) = (&context.lease.agent, &context.lease.backup) else {
+        return Err(JobError::final_failure(
+            "AGENT_NOT_FOUND",
+            format!("agent {} is gone: register it again", job.agent_id),
+        ));
+    };
+    let source = sources::open(&worker.settings, &agent.source)?;
+    let vault = Vault::open_or_create(
+        worker.store.clone(),
+        &agent.agent_id,
+        &worker.keyring,
+        worker.vault_settings.clone(),
+    )
+    .await?;
+    let previous = context
+        .persist(|| worker.catalog.latest_completed(&agent.agent_id))
+        .await?;
+    let spec = BackupSpec {
+        backup_id: backup.backup_id.clone(),
+        attempt: context.lease.attempt,
+        agent_name: agent.display_name.clone(),
+        owner_id: agent.owner_id.clone(),
+        workspace_id: agent.workspace_id.clone(),
+        name: backup.name.clone(),
+        source: agent.source.encode_to_vec(),
+        integrations: agent
+            .integrations
+            .iter()
+            .map(prost::Message::encode_to_vec)
+            .collect(),
+        previous: previous.as_ref().and_then(manifest_ref),
+        start_time_ms: now_ms(),
+    };
+    let cancel = context.stop.token().clone();
+    let writer = vault
+        .begin_backup(spec, cancel.clone(), context.meter.clone())
+        .await?;
+    let capture = CaptureContext {
+        backup_id: backup.backup_id.clone(),
+        attempt: context.lease.attempt,
+        agent_id: agent.agent_id.clone(),
+        previous_start_ms: previous.as_ref().and_then(|backup| backup.start_time_ms),
+        cancel,
+        meter: context.meter.clone(),
+        pauses: Arc::new(CatalogPauses(context.clone())),
+    };
+    let writer = source.capture(capture, writer).await?;
+    fail::fail_point!("worker-captured");
+    context.check_held().await?;
+    let committed = join(tokio::task::spawn_blocking(move || writer.finish(now_ms()))).await?;
+    fail::fail_point!("worker-committed");
+    let result = result(context, committed)?;
+    let sequence = result.sequence;
+    let fence = context.fence();
+    context
+        .persist(|| {
+            let catalog = &worker.catalog;
+            catalog.complete_backup(&fence, result.clone(), now_ms())
+        })
+        .await?;
+    if context.lease.attempt > 1 || sequence.is_multiple_of(COMPACT_EVERY) {
+        enqueue_compact(context, now_ms()).await;
+    }
+    Ok(())
+}
+
+/// Resumes what an attempt that died has left paused.
+async fn resume_paused(context: &JobContext) -> Result<(), JobError> {
+    let worker = &context.worker;
+    if let Some(container) = &context.lease.job.paused_container {
+        sources::docker::resume(&worker.settings, container).await?;
+        let fence = context.fence();
+        context
+            .persist(|| worker.catalog.note_paused(&fence, None))
+            .await?;
+    }
+    Ok(())
+}
+
+/// Names the manifest that counts.
+pub(super) fn manifest_ref(backup: &Backup) -> Option<ManifestRef> {
+    backup.manifest_attempt.map(|attempt| ManifestRef {
+        backup_id: backup.backup_id.clone(),
+        attempt,
+        digest: backup.manifest_digest,
+    })
+}
+
+fn result(context: &JobContext, committed: Committed) -> Result<BackupResult, JobError> {
+    let digest = committed.manifest.digest.ok_or_else(|| {
+        JobError::internal(&"the vault committed a manifest without a digest", true)
+    })?;
+    let statistics = committed.statistics;
+    Ok(BackupResult {
+        manifest_attempt: committed.manifest.attempt,
+        manifest_digest: digest,
+        sequence: committed.sequence,
+        size_bytes: statistics.size_bytes,
+        stored_bytes: statistics.stored_bytes,
+        new_bytes: statistics.new_bytes,
+        entries: statistics.entries,
+        warnings_total: committed.warnings.len() as u64 + committed.warnings_omitted,
+        warnings: committed
+            .warnings
+            .into_iter()
+            .take(catalog::limits::WARNINGS_MAX)
+            .map(|warning| BackupWarning {
+                path: String::from_utf8_lossy(&warning.path).into_owned(),
+                message: warning.message,
+            })
+            .collect(),
+        vault_bytes: committed.vault_bytes,
+        progress: Some(ended(context.progress())),
+    })
+}

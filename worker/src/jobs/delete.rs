@@ -1,0 +1,53 @@
+//! Delete: removes a backup's manifests; the rest goes with a compaction.
+
+use std::sync::Arc;
+
+use vault::{CompactSpec, Vault};
+
+use super::open_vault;
+use crate::{clock::now_ms, failure::JobError, runner::context::JobContext};
+
+pub(super) async fn run(context: &Arc<JobContext>) -> Result<(), JobError> {
+    let worker = &context.worker;
+    let backup_id = context.lease.job.backup_id.as_deref().unwrap_or_default();
+    let vault = open_vault(context).await?;
+    let mut vault_bytes = 0;
+    if let Some(vault) = &vault {
+        context.check_held().await?;
+        vault.delete_backup(backup_id).await?;
+        fail::fail_point!("worker-manifests-deleted");
+        if is_last_of_gone_agent(context, vault).await? {
+            empty(context, vault).await?;
+        }
+        vault_bytes = vault.stored_bytes().await?;
+    }
+    let fence = context.fence();
+    let compact_ms = vault.is_some().then(now_ms);
+    context
+        .persist(|| {
+            let catalog = &worker.catalog;
+            catalog.complete_delete(&fence, Some(vault_bytes), compact_ms, now_ms())
+        })
+        .await
+}
+
+/// Whether nothing is left that anyone could want: then no later job comes to clear up.
+async fn is_last_of_gone_agent(context: &JobContext, vault: &Vault) -> Result<bool, JobError> {
+    let catalog = &context.worker.catalog;
+    let agent_id = &context.lease.job.agent_id;
+    let agent = context.persist(|| catalog.get_agent(agent_id)).await?;
+    Ok(agent.is_none() && vault.manifests().await?.is_empty())
+}
+
+/// Removes all packs of a vault without backups.
+async fn empty(context: &JobContext, vault: &Vault) -> Result<(), JobError> {
+    let spec = CompactSpec {
+        garbage: Default::default(),
+        grace_ms: 0,
+        may_remove: true,
+        now_ms: now_ms(),
+    };
+    let cancel = context.stop.token().clone();
+    vault.compact(spec, cancel, context.meter.clone()).await?;
+    Ok(())
+}

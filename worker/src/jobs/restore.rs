@@ -1,0 +1,123 @@
+//! Restore: vault to a new agent.
+
+use std::sync::Arc;
+
+use catalog::{NewAgent, Restore, RestoreResult};
+use prost::Message as _;
+use proto::backup::v1::Integration;
+use vault::BackupReader;
+
+use super::{backup::manifest_ref, open_vault};
+use crate::{
+    clock::now_ms,
+    failure::JobError,
+    progress::ended,
+    runner::context::JobContext,
+    targets::{self, RestoreContext, Restored, Target},
+};
+
+pub(super) async fn run(context: &Arc<JobContext>) -> Result<(), JobError> {
+    let Some(restore) = &context.lease.restore else {
+        return Err(JobError::internal(
+            &"a restore job without a restore",
+            false,
+        ));
+    };
+    let target = targets::open(
+        &context.worker.settings,
+        RestoreContext {
+            restore_id: restore.restore_id.clone(),
+            attempt: context.lease.attempt,
+            plan: restore.plan.clone(),
+            decisions: restore.decisions.clone(),
+            cancel: context.stop.token().clone(),
+            meter: context.meter.clone(),
+        },
+    )?;
+    // What attempts before this one left is in the way.
+    target.clean().await?;
+    let done = make(context, restore, &*target).await;
+    let tidied = match &done {
+        Ok(()) => target.settle().await,
+        Err(JobError::Lost) => target.abandon().await,
+        Err(_) => target.clean().await,
+    };
+    if let Err(error) = tidied {
+        let restore_id = &restore.restore_id;
+        tracing::warn!(restore_id, %error, "tidy up after a restore");
+    }
+    done
+}
+
+async fn make(
+    context: &Arc<JobContext>,
+    restore: &Restore,
+    target: &dyn Target,
+) -> Result<(), JobError> {
+    let worker = &context.worker;
+    context.pin(&restore.backup_id).await?;
+    let reader = open(context, restore).await?;
+    let integrations = integrations(&reader)?;
+    let restored = target.write(reader).await?;
+    fail::fail_point!("worker-restore-written");
+    context.check_held().await?;
+    target.publish().await?;
+    fail::fail_point!("worker-restore-published");
+    let result = result(context, restore, restored, integrations);
+    let fence = context.fence();
+    context
+        .persist(|| {
+            let catalog = &worker.catalog;
+            catalog.complete_restore(&fence, result.clone(), now_ms())
+        })
+        .await?;
+    Ok(())
+}
+
+async fn open(context: &JobContext, restore: &Restore) -> Result<BackupReader, JobError> {
+    let manifest = context.lease.backup.as_ref().and_then(manifest_ref);
+    let vault = open_vault(context).await?;
+    let (Some(manifest), Some(vault)) = (manifest, vault) else {
+        return Err(JobError::final_failure(
+            "OBJECT_MISSING",
+            format!(
+                "backup {} has nothing stored at the destination: restore another one",
+                restore.backup_id
+            ),
+        ));
+    };
+    let cancel = context.stop.token().clone();
+    Ok(vault.open_backup(&manifest, cancel).await?)
+}
+
+fn integrations(reader: &BackupReader) -> Result<Vec<Integration>, JobError> {
+    reader
+        .manifest()
+        .integrations
+        .iter()
+        .map(|stored| Integration::decode(stored.as_slice()))
+        .collect::<Result<_, _>>()
+        .map_err(|error| JobError::internal(&format!("a manifest's integration: {error}"), false))
+}
+
+fn result(
+    context: &JobContext,
+    restore: &Restore,
+    restored: Restored,
+    integrations: Vec<Integration>,
+) -> RestoreResult {
+    let plan = &restore.plan;
+    RestoreResult {
+        agent: NewAgent {
+            agent_id: plan.agent_id.clone(),
+            display_name: plan.display_name.clone(),
+            owner_id: restore.owner_id.clone(),
+            workspace_id: plan.workspace_id.clone(),
+            source: restored.source,
+            integrations,
+            pool: context.lease.job.pool.clone(),
+        },
+        warnings: restored.warnings,
+        progress: Some(ended(context.progress())),
+    }
+}
