@@ -76,7 +76,7 @@ pub enum VaultError {
     },
     /// Another worker writes to the vault, which this work must have for itself.
     #[error(
-        "{object} appeared while the vault was compacted: another worker is at work there; nothing was retired, compact again later"
+        "{object} appeared or went while the vault was compacted: another worker is at work there; nothing was retired, compact again later"
     )]
     Changed {
         /// Name of the object in the vault.

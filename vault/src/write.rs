@@ -17,5 +17,5 @@ mod repack;
 mod segment;
 mod writer;
 
-pub(crate) use repack::Repacker;
+pub(crate) use repack::{Repacked, Repacker};
 pub use writer::{BackupSpec, BackupWriter, Committed};
