@@ -17,7 +17,7 @@ DENY_VERSION := 0.20.2
 COUNTS = awk '/^test result:/ { p += $$4; f += $$6; i += $$8; s++ } \
 	END { printf "\n%d suites: %d passed, %d failed, %d ignored\n", s, p, f, i }'
 
-.PHONY: help demo build test test-unit test-e2e lint fmt bench bench-big audit services services-down
+.PHONY: help demo build test test-unit test-e2e lint lint-form lint-rust lint-api lint-bench fmt bench bench-big audit services services-down
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,11 +40,19 @@ test-unit: ## the fast ones: beside the code, no service
 test-e2e: build ## the slow ones: against real services and the real program
 	$(SERVICES) run -- cargo test --workspace --no-fail-fast --test '*' $(ARGS)
 
-lint: $(BUF) ## formatting, clippy, the API's style
+lint: lint-form lint-rust lint-api lint-bench ## formatting, clippy, the API's style (make -k lint: all of it, whatever fails)
+
+lint-form:
 	cargo fmt --all --check
+
+lint-rust:
 	cargo clippy --workspace --all-targets -- -D warnings
+
+lint-api: $(BUF)
 	$(BUF) lint
 	$(BUF) format --diff --exit-code
+
+lint-bench:
 	python3 -m compileall -q bench
 
 fmt: $(BUF) ## put everything into form

@@ -26,6 +26,12 @@ fn the_demo_passes_and_leaves_nothing() -> Result<()> {
         output.status,
         said(&output)
     );
+    // It ends with commands to go on by hand.
+    assert!(
+        String::from_utf8_lossy(&output.stdout).contains("nora-backup standalone"),
+        "{}",
+        said(&output)
+    );
     let left: Vec<_> = fs::read_dir(scratch.path())?
         .flatten()
         .map(|entry| entry.path())
