@@ -18,6 +18,7 @@ use tonic_health::pb::{
 
 use crate::{
     api::{Api, JWT_SECRET},
+    mount::SmallDisk,
     place,
 };
 
@@ -38,6 +39,8 @@ const LEASE_MS: u64 = 3_000;
 
 /// A standalone with a data directory of its own. Killed when dropped.
 pub struct Standalone {
+    /// Goes before the folder that it is mounted in.
+    disk: Option<SmallDisk>,
     scratch: tempfile::TempDir,
     data_dir: PathBuf,
     port: u16,
@@ -70,6 +73,7 @@ impl Standalone {
             ),
         ]);
         Ok(Self {
+            disk: None,
             data_dir: scratch.path().join("data"),
             scratch,
             port,
@@ -83,6 +87,19 @@ impl Standalone {
         let mut standalone = Self::prepare(name)?;
         standalone.launch().await?;
         Ok(standalone)
+    }
+
+    /// Puts the destination on a disk of its own, of this size.
+    pub fn with_small_destination(mut self, mib: u32) -> Result<Self> {
+        self.disk = Some(SmallDisk::mount(&self.destination(), mib)?);
+        Ok(self)
+    }
+
+    /// The disk of a small destination.
+    pub fn disk(&self) -> Result<&SmallDisk> {
+        self.disk
+            .as_ref()
+            .context("the destination has no disk of its own")
     }
 
     /// Sets a variable of its environment, from the next start on.

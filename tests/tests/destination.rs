@@ -8,7 +8,6 @@ use proto::backup::v1::{Failure, backup, restore};
 use services::{
     api::{Api, directory_plan, reason},
     fixture,
-    mount::SmallDisk,
     standalone::{KEY, Standalone},
     tree::{Tree, assert_same, describe},
     vaults,
@@ -42,8 +41,7 @@ fn expect_reason(failure: Option<&Failure>, reason: &str) {
 
 #[tokio::test]
 async fn a_disk_that_fills_up_fails_the_backup_and_nothing_else() -> Result<()> {
-    let standalone = Standalone::prepare("full")?;
-    let disk = SmallDisk::mount(&standalone.destination(), 24)?;
+    let standalone = Standalone::prepare("full")?.with_small_destination(24)?;
     let (standalone, mut user, before) = with_agent(standalone).await?;
     let first = user.complete_backup("agent").await?;
 
@@ -60,7 +58,7 @@ async fn a_disk_that_fills_up_fails_the_backup_and_nothing_else() -> Result<()> 
     .await?;
     assert_same(&before, &describe(&standalone.agent_dir("earlier"))?);
 
-    disk.resize(200)?;
+    standalone.disk()?.resize(200)?;
     let next = user.complete_backup("agent").await?;
     user.restore_directory(&next.backup_id, "later", &standalone.agent_dir("later"))
         .await?;
@@ -78,13 +76,12 @@ async fn a_disk_that_fills_up_fails_the_backup_and_nothing_else() -> Result<()> 
 
 #[tokio::test]
 async fn a_destination_that_refuses_writing_fails_the_backup_with_the_cause() -> Result<()> {
-    let standalone = Standalone::prepare("refusing")?;
-    let disk = SmallDisk::mount(&standalone.destination(), 64)?;
+    let standalone = Standalone::prepare("refusing")?.with_small_destination(64)?;
     let (standalone, mut user, before) = with_agent(standalone).await?;
     let first = user.complete_backup("agent").await?;
     fixture::random_files(&standalone.agent_dir("agent"), 2, 1 << 20, 2)?;
 
-    disk.set_read_only(true)?;
+    standalone.disk()?.set_read_only(true)?;
     let refused = user.make_backup("agent").await?;
     assert_eq!(refused.state(), backup::State::Failed);
     expect_reason(refused.failure.as_ref(), "DESTINATION_DENIED");
@@ -96,7 +93,7 @@ async fn a_destination_that_refuses_writing_fails_the_backup_with_the_cause() ->
     .await?;
     assert_same(&before, &describe(&standalone.agent_dir("earlier"))?);
 
-    disk.set_read_only(false)?;
+    standalone.disk()?.set_read_only(false)?;
     user.complete_backup("agent").await?;
     Ok(())
 }
