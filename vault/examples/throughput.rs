@@ -1,4 +1,5 @@
-//! Backs up a folder's regular files with the engine alone and prints figures:
+//! Backs up a folder's regular files with the engine alone, reads the newest
+//! backup back, and prints figures:
 //!
 //! ```sh
 //! cargo run --release -p nora-backup-vault --example throughput -- SOURCE VAULTS [RUNS]
@@ -64,6 +65,29 @@ async fn main() -> Fallible<()> {
         );
         previous = Some(done.manifest);
     }
+    let Some(newest) = previous else {
+        return Ok(());
+    };
+    let begun = Instant::now();
+    let vault = Vault::open(store, "throughput", &keyring, VaultSettings::default()).await?;
+    let reader = vault.open_backup(&newest, CancellationToken::new()).await?;
+    let (entries, bytes) = tokio::task::spawn_blocking(move || {
+        let mut walk = reader.walk(Arc::new(Meter::default()))?;
+        let (mut entries, mut bytes) = (0u64, 0u64);
+        while walk.next_entry()?.is_some() {
+            entries += 1;
+            while let Some((data, _)) = walk.next_data()? {
+                bytes += data.len() as u64;
+            }
+        }
+        Fallible::Ok((entries, bytes))
+    })
+    .await??;
+    let seconds = begun.elapsed().as_secs_f64();
+    println!(
+        "{seconds:.2} s  {:.0} MB/s  read back: {entries} entries, {bytes} bytes",
+        bytes as f64 / 1e6 / seconds
+    );
     Ok(())
 }
 
