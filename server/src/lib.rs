@@ -1,1 +1,47 @@
-//! The server: gRPC services, authentication, dispatcher, reaper, operations HTTP
+//! The server: gRPC services, authentication, dispatcher, reaper, operations HTTP.
+//!
+//! It is the only crate that knows gRPC. What it accepts it writes into the catalog; the dispatcher
+//! tells the queue; a worker does it; watchers hear of it over the event bus. The server never
+//! touches a source, and never writes to a vault.
+//!
+//! In reading order:
+//!
+//! - `run`: puts the parts together, serves, stops in order
+//! - `settings`: what can be configured
+//! - a call's way in: `connection` and `tls`, `auth` (who is calling), `admission` (how
+//!   much at the same time), then one of the `services`
+//! - what the services use: `validation` (limits of fields), `access` (who may see what),
+//!   `page` (page tokens), `convert` (to the API's messages), `status` (errors to statuses:
+//!   the one table)
+//! - streams: `watch` (always ending with the truth), `feed` (bounded, cut when not read)
+//! - loops: `dispatcher`, `reaper`, `health`
+//! - `ops`: operations HTTP
+//!
+//! It must not know of sources, targets or workers.
+
+mod access;
+mod admission;
+mod auth;
+mod backoff;
+mod clock;
+mod connection;
+mod convert;
+mod dispatcher;
+mod feed;
+mod health;
+mod methods;
+mod ops;
+mod page;
+mod reaper;
+mod run;
+mod services;
+mod settings;
+mod state;
+mod status;
+mod tls;
+mod validation;
+mod watch;
+
+pub use ops::{Ops, install_metrics};
+pub use run::{ServerParts, run};
+pub use settings::{ServerSettings, SettingsError};

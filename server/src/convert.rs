@@ -1,0 +1,151 @@
+//! From what the catalog and the vault know to the messages of the API.
+
+use catalog::{BackupState, RestoreState, Trigger};
+use proto::{
+    backup::v1::{
+        Agent, Backup, BackupEntry, Phase, Progress, Restore, backup, backup_entry, restore,
+    },
+    vault::v1::{Entry, EntryType},
+};
+
+use crate::clock::timestamp;
+
+/// An agent.
+pub fn agent(agent: catalog::Agent) -> Agent {
+    Agent {
+        agent_id: agent.agent_id,
+        display_name: agent.display_name,
+        owner_id: agent.owner_id,
+        workspace_id: agent.workspace_id,
+        source: Some(agent.source),
+        integrations: agent.integrations,
+        pool: agent.pool,
+        create_time: Some(timestamp(agent.create_time_ms)),
+        update_time: Some(timestamp(agent.update_time_ms)),
+        etag: agent.etag,
+        restore_id: agent.restore_id.unwrap_or_default(),
+    }
+}
+
+/// A backup.
+pub fn backup(backup: catalog::Backup) -> Backup {
+    Backup {
+        state: backup_state(backup.state).into(),
+        trigger: match backup.trigger {
+            Trigger::Manual => backup::Trigger::Manual,
+            Trigger::Schedule => backup::Trigger::Schedule,
+        }
+        .into(),
+        backup_id: backup.backup_id,
+        agent_id: backup.agent_id,
+        name: backup.name,
+        size_bytes: backup.size_bytes,
+        stored_bytes: backup.stored_bytes,
+        new_bytes: backup.new_bytes,
+        entries: backup.entries,
+        create_time: Some(timestamp(backup.create_time_ms)),
+        start_time: backup.start_time_ms.map(timestamp),
+        end_time: backup.end_time_ms.map(timestamp),
+        failure: backup.failure,
+        progress: Some(progress(backup.progress, backup.state.is_ended())),
+        warnings: backup.warnings,
+        warnings_total: backup.warnings_total,
+        verify_time: backup.verify_time_ms.map(timestamp),
+        verify_failure: backup.verify_failure,
+    }
+}
+
+fn backup_state(state: BackupState) -> backup::State {
+    match state {
+        BackupState::Pending => backup::State::Pending,
+        BackupState::Running => backup::State::Running,
+        BackupState::Completed => backup::State::Completed,
+        BackupState::Failed => backup::State::Failed,
+        BackupState::Canceled => backup::State::Canceled,
+        BackupState::Deleting => backup::State::Deleting,
+    }
+}
+
+/// A state to filter by; `None` when it is none.
+pub fn wanted_state(state: i32) -> Option<BackupState> {
+    Some(match backup::State::try_from(state).ok()? {
+        backup::State::Unspecified => return None,
+        backup::State::Pending => BackupState::Pending,
+        backup::State::Running => BackupState::Running,
+        backup::State::Completed => BackupState::Completed,
+        backup::State::Failed => BackupState::Failed,
+        backup::State::Canceled => BackupState::Canceled,
+        backup::State::Deleting => BackupState::Deleting,
+    })
+}
+
+/// A restore.
+pub fn restore(restore: catalog::Restore) -> Restore {
+    let ended = restore.state.is_ended();
+    let planned = restore.state == RestoreState::Draft;
+    Restore {
+        state: match restore.state {
+            RestoreState::Draft => restore::State::Draft,
+            RestoreState::Pending => restore::State::Pending,
+            RestoreState::Running => restore::State::Running,
+            RestoreState::Completed => restore::State::Completed,
+            RestoreState::Failed => restore::State::Failed,
+            RestoreState::Canceled => restore::State::Canceled,
+        }
+        .into(),
+        restore_id: restore.restore_id,
+        backup_id: restore.backup_id,
+        plan: Some(restore.plan),
+        decisions: restore.decisions,
+        create_time: Some(timestamp(restore.create_time_ms)),
+        start_time: restore.start_time_ms.map(timestamp),
+        end_time: restore.end_time_ms.map(timestamp),
+        expire_time: restore.expire_time_ms.map(timestamp),
+        failure: restore.failure,
+        progress: (!planned).then(|| progress(restore.progress, ended)),
+        warnings: restore.warnings,
+    }
+}
+
+/// Progress, with a phase that agrees with the state.
+pub fn progress(mut progress: Progress, ended: bool) -> Progress {
+    if ended {
+        progress.set_phase(Phase::Ended);
+        progress.eta = None;
+        progress.waiting_reason.clear();
+    } else if progress.phase() == Phase::Unspecified {
+        progress.set_phase(Phase::Queued);
+    }
+    progress
+}
+
+/// An entry of a backup.
+pub fn entry(entry: &Entry) -> BackupEntry {
+    let kind = match entry.r#type() {
+        EntryType::Unspecified => backup_entry::Type::Unspecified,
+        EntryType::Regular => backup_entry::Type::File,
+        EntryType::Directory => backup_entry::Type::Directory,
+        EntryType::Symlink => backup_entry::Type::Symlink,
+        EntryType::HardLink => backup_entry::Type::HardLink,
+        EntryType::Fifo => backup_entry::Type::Fifo,
+        EntryType::CharacterDevice => backup_entry::Type::CharacterDevice,
+        EntryType::BlockDevice => backup_entry::Type::BlockDevice,
+    };
+    BackupEntry {
+        path: entry.path.clone(),
+        path_text: String::from_utf8_lossy(&entry.path).into_owned(),
+        r#type: kind.into(),
+        mode: entry.mode,
+        uid: entry.uid,
+        gid: entry.gid,
+        size_bytes: entry
+            .content
+            .as_ref()
+            .map_or(0, |content| content.size_bytes),
+        modify_time: Some(prost_types::Timestamp {
+            seconds: entry.mtime_seconds,
+            nanos: entry.mtime_nanos as i32,
+        }),
+        link_target: entry.link_target.clone(),
+    }
+}

@@ -1,0 +1,123 @@
+//! The dispatcher: brings word of jobs from the catalog to the queue.
+//!
+//! A job that no queue knows of is *undispatched* in the catalog. Each round publishes a bounded
+//! page of them, and marks each one once the queue has it. Word that went missing (queued for long
+//! without being claimed) is sent again. A doubled message is harmless, so any number of replicas
+//! may run this.
+//!
+//! A round begins when this process made a job, and several times a second besides.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use catalog::DispatchItem;
+use queue::{Route, Urgency};
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use crate::{backoff::Backoff, clock::now_ms, state::State, status::ApiError};
+
+/// How long to wait for work of other processes.
+const POLL: Duration = Duration::from_millis(500);
+/// Jobs in one round at the most.
+const PAGE: u64 = 200;
+/// How often to look for word that went missing.
+const STALE_POLL: Duration = Duration::from_secs(5);
+/// Word of a job whose pool has messages waiting is most likely among them: it is sent again only
+/// after this many times the usual time.
+const STALE_PATIENCE: u32 = 10;
+
+/// Runs until the server is told to stop.
+pub async fn run(state: Arc<State>) {
+    let mut backoff = Backoff::new();
+    let mut next_stale = Instant::now() + STALE_POLL;
+    loop {
+        let round = async {
+            let mut sent = dispatch(&state, false).await?;
+            if Instant::now() >= next_stale {
+                next_stale = Instant::now() + STALE_POLL;
+                sent = sent.max(dispatch(&state, true).await?);
+            }
+            Ok::<u64, ApiError>(sent)
+        };
+        let wait = match round.await {
+            Ok(PAGE..) => Duration::ZERO,
+            Ok(_) => {
+                backoff.reset();
+                POLL
+            }
+            Err(error) => {
+                warn!(%error, "dispatch jobs");
+                backoff.failed()
+            }
+        };
+        tokio::select! {
+            biased;
+            () = state.stop.asked.cancelled() => return,
+            () = state.catalog.work_added(), if wait == POLL => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+/// One round; tells how many jobs it found.
+async fn dispatch(state: &State, stale: bool) -> Result<u64, ApiError> {
+    let items = if stale {
+        stale_items(state).await?
+    } else {
+        state.catalog.undispatched_jobs(PAGE, now_ms()).await?
+    };
+    for item in &items {
+        if state.stop.asked.is_cancelled() {
+            break;
+        }
+        let route = Route {
+            pool: item.pool.clone(),
+            urgency: match item.urgency {
+                catalog::Urgency::Manual => Urgency::Manual,
+                catalog::Urgency::Scheduled => Urgency::Scheduled,
+            },
+        };
+        fail::fail_point!("dispatcher-before-publish");
+        state.queue.publish(&route, &item.job_id).await?;
+        fail::fail_point!("dispatcher-before-mark");
+        let news = state.catalog.mark_dispatched(item, now_ms()).await?;
+        debug!(
+            job_id = item.job_id,
+            pool = item.pool,
+            news,
+            stale,
+            "job dispatched"
+        );
+        metrics::counter!("nora_backup_jobs_dispatched_total").increment(1);
+    }
+    Ok(items.len() as u64)
+}
+
+/// Jobs whose word seems to have gone missing.
+async fn stale_items(state: &State) -> Result<Vec<DispatchItem>, ApiError> {
+    let older_than = |age: Duration| now_ms() - age.as_millis() as i64;
+    let stale = older_than(state.redispatch);
+    let found = state.catalog.stale_dispatched(stale, PAGE).await?;
+    if found.is_empty() {
+        return Ok(found);
+    }
+    let long = older_than(state.redispatch * STALE_PATIENCE);
+    let long_gone = state.catalog.stale_dispatched(long, PAGE).await?;
+    let mut empty_pools: HashMap<String, bool> = HashMap::new();
+    let mut missing = Vec::new();
+    for item in found {
+        let known = empty_pools.get(&item.pool).copied();
+        let empty = if let Some(empty) = known {
+            empty
+        } else {
+            let depth = state.queue.depth(&item.pool).await?;
+            let empty = depth.manual == 0 && depth.scheduled == 0;
+            empty_pools.insert(item.pool.clone(), empty);
+            empty
+        };
+        if empty || long_gone.iter().any(|other| other.job_id == item.job_id) {
+            missing.push(item);
+        }
+    }
+    Ok(missing)
+}

@@ -1,0 +1,227 @@
+//! Puts the parts together, serves, and stops in order.
+//!
+//! How it stops, once told to:
+//! 1. no new connection, no new call (UNAVAILABLE, SHUTTING_DOWN); health says NOT_SERVING; watch
+//!    streams end with SHUTTING_DOWN; the loops end
+//! 2. calls and downloads go on for at most the drain time; then they end with SHUTTING_DOWN
+//! 3. connections close by themselves when their streams have ended; those that don't are cut
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context as _, anyhow};
+use catalog::Catalog;
+use proto::backup::v1::{
+    agent_service_server::AgentServiceServer, backup_service_server::BackupServiceServer,
+    restore_service_server::RestoreServiceServer,
+};
+use queue::{EventBus, JobQueue};
+use tokio::{net::TcpListener, task::JoinSet, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::transport::Server;
+use tracing::{info, warn};
+use vault::{Keyring, Store, VaultSettings};
+
+use crate::{
+    admission::AdmissionLayer,
+    auth::{AuthLayer, Authenticator},
+    connection::incoming,
+    dispatcher,
+    health::Monitor,
+    methods::Methods,
+    ops::{self, Ops},
+    reaper,
+    services::{Agents, Backups, Restores},
+    settings::ServerSettings,
+    state::{State, Stop},
+    tls,
+};
+
+/// Largest request: an agent with all the integrations that it may have.
+const REQUEST_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Streams of one connection at the same time.
+const STREAMS_MAX: u32 = 1_024;
+/// Pings that tell dead connections from silent ones.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+const KEEPALIVE_PATIENCE: Duration = Duration::from_secs(20);
+const HEADERS_BYTES_MAX: u32 = 16 * 1024;
+/// How long tasks and connections may take to end when all is said.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What a server is made of.
+pub struct ServerParts {
+    /// What is known; its schema is up to date.
+    pub catalog: Catalog,
+    /// Where jobs go.
+    pub queue: Arc<dyn JobQueue>,
+    /// Where events come from.
+    pub bus: Arc<dyn EventBus>,
+    /// Where vaults lie.
+    pub store: Arc<dyn Store>,
+    /// What opens them.
+    pub keyring: Keyring,
+    /// How much reading a vault may use.
+    pub vault: VaultSettings,
+    /// The server's own settings.
+    pub settings: ServerSettings,
+    /// Operations HTTP, when it is wanted.
+    pub ops: Option<Ops>,
+}
+
+/// Serves on `listener` until `shutdown` is canceled, then stops in order. An error is something
+/// that keeps the server from working: a wrong setting, or a loop that died.
+pub async fn run(
+    parts: ServerParts,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let settings = parts.settings;
+    let authenticator = Authenticator::new(&settings)?;
+    let mut builder = Server::builder();
+    if let Some(config) = tls::config(&settings)? {
+        builder = builder.tls_config(config).map_err(|error| {
+            anyhow!(
+                "NORA_BACKUP_TLS_CERT, NORA_BACKUP_TLS_KEY: {}; set them to a PEM certificate \
+                 chain and its key",
+                crate::status::chain(Box::from(error.to_string()))
+            )
+        })?;
+    }
+    let stop = Stop {
+        asked: shutdown.child_token(),
+        deadline: CancellationToken::new(),
+    };
+    // Whatever way this function is left, nothing that it began stays.
+    let _stop_all = [
+        stop.asked.clone().drop_guard(),
+        stop.deadline.clone().drop_guard(),
+    ];
+    let tasks = TaskTracker::new();
+    let state = Arc::new(State {
+        catalog: parts.catalog,
+        queue: parts.queue,
+        bus: parts.bus,
+        store: parts.store,
+        keyring: parts.keyring,
+        vault_settings: parts.vault,
+        slow_reader: settings.slow_reader,
+        redispatch: settings.redispatch,
+        stop: stop.clone(),
+        tasks: tasks.clone(),
+    });
+
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let (monitor, findings) = Monitor::new(state.clone(), reporter);
+    let mut loops = JoinSet::new();
+    loops.spawn(dispatcher::run(state.clone()));
+    loops.spawn(reaper::run(state.clone()));
+    loops.spawn(monitor.run());
+    if let Some(ops) = parts.ops {
+        let asked = stop.asked.clone();
+        loops.spawn(async move {
+            if let Err(error) = ops::run(ops, findings, asked).await {
+                warn!(error = format!("{error:#}"), "operations HTTP");
+            }
+        });
+    }
+
+    let (v1, v1alpha) = if settings.reflection {
+        (
+            Some(reflection().build_v1()?),
+            Some(reflection().build_v1alpha()?),
+        )
+    } else {
+        (None, None)
+    };
+    let connections_end = CancellationToken::new();
+    let _end_connections = connections_end.clone().drop_guard();
+    let admission = AdmissionLayer::new(
+        &settings,
+        Arc::new(Methods::load()),
+        stop.asked.clone(),
+        tasks.clone(),
+    );
+    let address = listener.local_addr().context("listen")?;
+    let serving = builder
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE_PATIENCE))
+        .http2_max_header_list_size(HEADERS_BYTES_MAX)
+        .max_concurrent_streams(STREAMS_MAX)
+        .layer(AuthLayer::new(authenticator))
+        .layer(admission)
+        .add_service(health)
+        .add_optional_service(v1)
+        .add_optional_service(v1alpha)
+        .add_service(
+            AgentServiceServer::new(Agents::new(state.clone()))
+                .max_decoding_message_size(REQUEST_BYTES_MAX),
+        )
+        .add_service(
+            BackupServiceServer::new(Backups::new(state.clone()))
+                .max_decoding_message_size(REQUEST_BYTES_MAX),
+        )
+        .add_service(
+            RestoreServiceServer::new(Restores::new(state))
+                .max_decoding_message_size(REQUEST_BYTES_MAX),
+        )
+        .serve_with_incoming_shutdown(
+            incoming(listener, settings.connections_max, connections_end.clone()),
+            stop.asked.clone().cancelled_owned(),
+        );
+    tokio::pin!(serving);
+    info!(%address, "server listens");
+
+    let failure = tokio::select! {
+        served = &mut serving => Some(match served {
+            Ok(()) => anyhow!("the gRPC server ended"),
+            Err(error) => anyhow!(error).context("serve gRPC"),
+        }),
+        ended = loops.join_next() => Some(match ended {
+            Some(Err(error)) => anyhow!(error).context("a loop of the server died"),
+            _ => anyhow!("a loop of the server ended"),
+        }),
+        () = stop.asked.cancelled() => None,
+    };
+    // A loop that ends because it was told to is no failure.
+    let failure = failure.filter(|_| !stop.asked.is_cancelled());
+
+    stop.asked.cancel();
+    info!("server stops");
+    tasks.close();
+    let drain = async {
+        if timeout(settings.server_drain, tasks.wait()).await.is_err() {
+            warn!(tasks = tasks.len(), "drain time is over");
+            stop.deadline.cancel();
+            if timeout(LAST_WORDS, tasks.wait()).await.is_err() {
+                warn!(tasks = tasks.len(), "work goes on after the deadline");
+            }
+        }
+    };
+    let mut served = false;
+    tokio::pin!(drain);
+    loop {
+        tokio::select! {
+            () = &mut drain => break,
+            _ = &mut serving, if failure.is_none() && !served => served = true,
+        }
+    }
+    if failure.is_none() && !served && timeout(LAST_WORDS, &mut serving).await.is_err() {
+        connections_end.cancel();
+        let _ = timeout(LAST_WORDS, &mut serving).await;
+    }
+    if timeout(LAST_WORDS, async {
+        while loops.join_next().await.is_some() {}
+    })
+    .await
+    .is_err()
+    {
+        loops.shutdown().await;
+    }
+    info!("server stopped");
+    failure.map_or(Ok(()), Err)
+}
+
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}
