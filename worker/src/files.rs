@@ -13,7 +13,7 @@ pub(crate) mod remove;
 pub(crate) mod roots;
 pub(crate) mod xattrs;
 
-use std::path::Path;
+use std::{os::unix::ffi::OsStrExt as _, path::Path};
 
 use rustix::fs::{Mode, OFlags};
 
@@ -26,10 +26,14 @@ pub(crate) const FOLDER: OFlags = OFlags::RDONLY
 /// No permission bits.
 pub(crate) const NO_MODE: Mode = Mode::empty();
 
-/// A path as people see it in messages.
+/// A path as people see it in messages: in quotes, with control characters escaped.
 pub(crate) fn show(path: &[u8]) -> String {
-    use std::os::unix::ffi::OsStrExt;
-    format!("{:?}", Path::new(std::ffi::OsStr::from_bytes(path)))
+    format!("{:?}", String::from_utf8_lossy(path))
+}
+
+/// The same for a path of this machine.
+pub(crate) fn show_path(path: &Path) -> String {
+    show(path.as_os_str().as_bytes())
 }
 
 /// What the operating system says, without the number.

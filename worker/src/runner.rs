@@ -17,6 +17,7 @@
 //! - [`context`]: what a running job has at hand
 //! - `execution`: one claimed job, from its claim to its end
 //! - `keeper`, `reporter`: what goes on beside it
+//! - `leftovers`: clearing up after workers that died
 
 use std::sync::Arc;
 
@@ -32,13 +33,14 @@ pub mod context;
 mod execution;
 mod intake;
 mod keeper;
+mod leftovers;
 mod reporter;
 pub mod stop;
 
 #[cfg(test)]
 mod tests;
 
-pub(crate) use intake::take_jobs;
+pub(crate) use {intake::take_jobs, leftovers::clear_up};
 
 /// What does a job's work.
 pub(crate) type Work =

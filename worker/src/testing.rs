@@ -179,3 +179,190 @@ impl Bench {
         }
     }
 }
+
+/// A catalog, a queue, a bus and a destination, with a dispatcher between catalog and queue: what
+/// a worker needs to run.
+pub(crate) struct Site {
+    pub(crate) temporary: tempfile::TempDir,
+    pub(crate) catalog: catalog::Catalog,
+    pub(crate) queue: Arc<queue::InProcessQueue>,
+    pub(crate) bus: Arc<queue::InProcessBus>,
+    pub(crate) settings: WorkerSettings,
+    _dispatcher: tokio_util::task::AbortOnDropHandle<()>,
+}
+
+/// A worker of a site that runs; stops when told to, or dropped.
+pub(crate) struct Running {
+    pub(crate) shared: Arc<crate::runner::Shared>,
+    pub(crate) task: tokio_util::task::AbortOnDropHandle<()>,
+}
+
+impl Running {
+    /// Tells the worker to stop and waits until it has.
+    pub(crate) async fn stop(self) {
+        self.shared.shutdown.cancel();
+        self.task.await.unwrap();
+    }
+
+    /// The same, once something is so.
+    pub(crate) async fn stop_when(self, is_so: impl Fn() -> bool) {
+        while !is_so() {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        self.stop().await;
+    }
+}
+
+impl Site {
+    /// A site with one agent, `agent`, whose folder holds one file.
+    pub(crate) async fn new() -> Self {
+        let temporary = tempfile::tempdir().unwrap();
+        let agents = temporary.path().join("agents");
+        std::fs::create_dir_all(agents.join("agent")).unwrap();
+        std::fs::write(agents.join("agent/file"), "hello").unwrap();
+        let catalog_settings = catalog::CatalogSettings {
+            retry_base_ms: 1,
+            ..catalog::CatalogSettings::sqlite(temporary.path().join("catalog.db"))
+        };
+        let catalog = catalog::Catalog::connect(&catalog_settings).await.unwrap();
+        catalog.migrate().await.unwrap();
+        let queue = Arc::new(queue::InProcessQueue::new());
+        let dispatcher = tokio::spawn(dispatch(catalog.clone(), queue.clone()));
+        let site = Self {
+            settings: WorkerSettings {
+                source_roots: Paths::from([agents]),
+                drain: std::time::Duration::ZERO,
+                ..WorkerSettings::default()
+            },
+            temporary,
+            catalog,
+            queue,
+            bus: Arc::new(queue::InProcessBus::new()),
+            _dispatcher: tokio_util::task::AbortOnDropHandle::new(dispatcher),
+        };
+        site.register("agent").await;
+        site
+    }
+
+    /// A path among the agents.
+    pub(crate) fn at(&self, name: &str) -> PathBuf {
+        self.temporary.path().join("agents").join(name)
+    }
+
+    /// Registers an agent with the folder of its name.
+    pub(crate) async fn register(&self, agent_id: &str) {
+        let agent = catalog::NewAgent {
+            agent_id: agent_id.to_owned(),
+            display_name: agent_id.to_owned(),
+            owner_id: "owner".to_owned(),
+            workspace_id: String::new(),
+            source: api::Source {
+                kind: Some(api::source::Kind::Directory(api::DirectorySource {
+                    path: self.at(agent_id).to_str().unwrap().to_owned(),
+                })),
+            },
+            integrations: vec![api::Integration {
+                r#type: "slack".to_owned(),
+                name: "main".to_owned(),
+                config_json: "{}".to_owned(),
+            }],
+            pool: "default".to_owned(),
+        };
+        self.catalog
+            .register_agent(agent, None, crate::clock::now_ms())
+            .await
+            .unwrap();
+    }
+
+    /// Asks for a backup.
+    pub(crate) async fn create_backup(&self, agent_id: &str) -> catalog::Backup {
+        let backup = catalog::NewBackup {
+            agent_id: agent_id.to_owned(),
+            owner_id: "owner".to_owned(),
+            name: "a name".to_owned(),
+            trigger: catalog::Trigger::Manual,
+            request: None,
+        };
+        self.catalog
+            .create_backup(backup, crate::clock::now_ms())
+            .await
+            .unwrap()
+    }
+
+    /// Starts a worker that does the jobs' own work.
+    pub(crate) fn start(&self) -> Running {
+        self.start_with(Arc::new(|context| {
+            futures::FutureExt::boxed(crate::jobs::run(context))
+        }))
+    }
+
+    /// Starts a worker that does other work.
+    pub(crate) fn start_with(&self, work: crate::runner::Work) -> Running {
+        let store = OpendalStore::local(&self.temporary.path().join("store")).unwrap();
+        let shared = Arc::new(crate::runner::Shared {
+            catalog: self.catalog.clone(),
+            queue: self.queue.clone(),
+            bus: self.bus.clone(),
+            store: Arc::new(store),
+            keyring: keyring(),
+            vault_settings: VaultSettings {
+                threads: 1,
+                ..VaultSettings::default()
+            },
+            settings: self.settings.clone(),
+            name: format!("worker-{}", uuid::Uuid::now_v7()),
+            shutdown: CancellationToken::new(),
+            work,
+        });
+        let task = tokio::spawn(crate::runner::take_jobs(shared.clone()));
+        Running {
+            shared,
+            task: tokio_util::task::AbortOnDropHandle::new(task),
+        }
+    }
+
+    /// Waits until a job is as it shall be.
+    pub(crate) async fn job_until(
+        &self,
+        job_id: &str,
+        is: impl Fn(&catalog::Job) -> bool,
+    ) -> catalog::Job {
+        let mut last = None;
+        for _ in 0..3000 {
+            last = self.catalog.get_job(job_id).await.unwrap();
+            if last.as_ref().is_some_and(&is) {
+                return last.unwrap();
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        panic!("the job never was as it shall be: {last:?}");
+    }
+
+    /// Waits until a job has ended.
+    pub(crate) async fn job_ended(&self, job_id: &str) -> catalog::Job {
+        self.job_until(job_id, |job| job.state.is_ended()).await
+    }
+
+    /// A backup as it is now.
+    pub(crate) async fn backup(&self, backup_id: &str) -> catalog::Backup {
+        self.catalog.get_backup(backup_id).await.unwrap().unwrap()
+    }
+}
+
+/// Tells the queue of jobs that are due.
+async fn dispatch(catalog: catalog::Catalog, queue: Arc<queue::InProcessQueue>) {
+    use queue::JobQueue as _;
+    loop {
+        let now_ms = crate::clock::now_ms();
+        for item in catalog.undispatched_jobs(100, now_ms).await.unwrap() {
+            let route = queue::Route {
+                pool: item.pool.clone(),
+                urgency: queue::Urgency::Manual,
+            };
+            queue.publish(&route, &item.job_id).await.unwrap();
+            catalog.mark_dispatched(&item, now_ms).await.unwrap();
+        }
+        let again = std::time::Duration::from_millis(20);
+        let _ = tokio::time::timeout(again, catalog.work_added()).await;
+    }
+}

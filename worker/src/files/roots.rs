@@ -15,7 +15,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::{FOLDER, NO_MODE, cause};
+use super::{FOLDER, NO_MODE, cause, show_path};
 use crate::settings::Paths;
 
 /// Why a path is not opened.
@@ -41,9 +41,10 @@ impl Roots {
 
     /// Opens an existing folder; also returns where it really is.
     pub(crate) fn open(&self, path: &Path) -> Result<(OwnedFd, PathBuf), RootError> {
+        let shown = show_path(path);
         if self.0.is_empty() {
             return Err(RootError::Denied(format!(
-                "folder {path:?} may not be used: no folders are allowed yet; set \
+                "folder {shown} may not be used: no folders are allowed yet; set \
                  NORA_BACKUP_SOURCE_ROOTS on the workers to the folders under which agents live"
             )));
         }
@@ -53,7 +54,7 @@ impl Roots {
                 .any(|component| component == Component::ParentDir);
         if !plain {
             return Err(RootError::Denied(format!(
-                "folder {path:?} may not be used: give an absolute path without '..'"
+                "folder {shown} may not be used: give an absolute path without '..'"
             )));
         }
         let within = |path: &Path| {
@@ -69,13 +70,13 @@ impl Roots {
             Ok(resolved) => resolved,
             Err(error) if named_within && error.kind() == io::ErrorKind::NotFound => {
                 return Err(RootError::NotFound(format!(
-                    "folder {path:?} does not exist: make it, or register the agent with the \
+                    "folder {shown} does not exist: make it, or register the agent with the \
                      folder where it is now"
                 )));
             }
             Err(error) if named_within => {
                 return Err(RootError::Denied(format!(
-                    "folder {path:?} can't be opened ({}): let the worker's user read it",
+                    "folder {shown} can't be opened ({}): let the worker's user read it",
                     cause(Errno::from_io_error(&error).unwrap_or(Errno::IO))
                 )));
             }
@@ -84,14 +85,14 @@ impl Roots {
         let root = within(&resolved).ok_or_else(|| not_allowed(path))?;
         let folder = open_below(&root, &resolved).map_err(|error| match error {
             Errno::NOENT => RootError::NotFound(format!(
-                "folder {path:?} does not exist any more: make it, or register the agent with \
+                "folder {shown} does not exist any more: make it, or register the agent with \
                  the folder where it is now"
             )),
             Errno::NOTDIR => {
-                RootError::Denied(format!("{path:?} is not a folder: name the folder to use"))
+                RootError::Denied(format!("{shown} is not a folder: name the folder to use"))
             }
             error => RootError::Denied(format!(
-                "folder {path:?} can't be opened ({}): let the worker's user read it",
+                "folder {shown} can't be opened ({}): let the worker's user read it",
                 cause(error)
             )),
         })?;
@@ -100,8 +101,9 @@ impl Roots {
 }
 
 fn not_allowed(path: &Path) -> RootError {
+    let shown = show_path(path);
     RootError::Denied(format!(
-        "folder {path:?} may not be used: it is not under a folder that NORA_BACKUP_SOURCE_ROOTS \
+        "folder {shown} may not be used: it is not under a folder that NORA_BACKUP_SOURCE_ROOTS \
          allows on the workers"
     ))
 }

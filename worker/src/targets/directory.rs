@@ -39,6 +39,7 @@ use crate::{
         listing::{Buffer, Listing},
         remove::remove,
         roots::{RootError, Roots},
+        show_path,
     },
     settings::WorkerSettings,
     unwinding::join,
@@ -130,8 +131,8 @@ impl Place {
         let name = self.path.file_name();
         let (Some(parent), Some(name)) = (self.path.parent(), name) else {
             return Err(RootError::Denied(format!(
-                "folder {:?} can't be a target: name a folder below an allowed one",
-                self.path
+                "folder {} can't be a target: name a folder below an allowed one",
+                show_path(&self.path)
             )));
         };
         let (folder, _) = self.roots.open(parent)?;
@@ -139,10 +140,9 @@ impl Place {
     }
 
     fn clean(&self) -> Result<(), TargetError> {
-        let (parent, name) = match self.parent() {
-            Ok(found) => found,
-            // Where nothing can be, nothing is left.
-            Err(_) => return Ok(()),
+        // Where nothing can be, nothing is left.
+        let Ok((parent, name)) = self.parent() else {
+            return Ok(());
         };
         let failed = |error| self.not_cleaned(error);
         for attempt in self.attempts() {
@@ -177,9 +177,9 @@ impl Place {
 
     fn not_cleaned(&self, error: Errno) -> TargetError {
         TargetError::Unwritable(format!(
-            "what an attempt left beside {:?} can't be removed ({}): let the worker's user write \
+            "what an attempt left beside {} can't be removed ({}): let the worker's user write \
              there",
-            self.path,
+            show_path(&self.path),
             cause(error)
         ))
     }
@@ -187,8 +187,8 @@ impl Place {
     fn write(&self, reader: &BackupReader) -> Result<Restored, TargetError> {
         let (parent, name) = self.parent().map_err(|error| match error {
             RootError::NotFound(_) => TargetError::Unusable(format!(
-                "the folder that shall hold {:?} does not exist: make it, or choose another place",
-                self.path
+                "the folder that shall hold {} does not exist: make it, or choose another place",
+                show_path(&self.path)
             )),
             RootError::Denied(message) => TargetError::Unusable(message),
         })?;
@@ -217,8 +217,8 @@ impl Place {
     fn check_free(&self, parent: &OwnedFd, name: &[u8]) -> Result<(), TargetError> {
         let taken = |what: &str| {
             Err(TargetError::Unusable(format!(
-                "{:?} {what}: remove it, or choose another folder for the new agent",
-                self.path
+                "{} {what}: remove it, or choose another folder for the new agent",
+                show_path(&self.path)
             )))
         };
         match statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -256,9 +256,9 @@ impl Place {
             Ok(()) => fsync(&parent).map_err(failed),
             Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => {
                 Err(TargetError::Unusable(format!(
-                    "{:?} was made by someone else meanwhile: remove it, or choose another folder \
+                    "{} was made by someone else meanwhile: remove it, or choose another folder \
                      for the new agent",
-                    self.path
+                    show_path(&self.path)
                 )))
             }
             Err(error) => Err(failed(error)),
@@ -313,13 +313,14 @@ impl Place {
 
 /// Writing at a path failed.
 fn unwritable(path: &Path, error: Errno) -> TargetError {
+    let path = show_path(path);
     TargetError::Unwritable(match error {
         Errno::NOSPC | Errno::DQUOT => format!(
-            "there is no room left for {path:?}: make room on its file system, or choose another \
+            "there is no room left for {path}: make room on its file system, or choose another \
              folder"
         ),
         error => format!(
-            "{path:?} can't be made ({}): let the worker's user write there, or choose another \
+            "{path} can't be made ({}): let the worker's user write there, or choose another \
              folder",
             cause(error)
         ),

@@ -58,7 +58,7 @@ pub(super) fn is_unchanged(previous: &Entry, stat: &Stat) -> bool {
     previous.r#type() == EntryType::Regular
         && previous.fingerprint.as_ref() == Some(&fingerprint(stat))
         && previous.mtime_seconds == stat.st_mtime
-        && u64::from(previous.mtime_nanos) == u64::from(stat.st_mtime_nsec)
+        && previous.mtime_nanos == stat.st_mtime_nsec as u32
         && previous
             .content
             .as_ref()

@@ -66,7 +66,7 @@ pub(super) fn read(
     let mut reads = 0;
     loop {
         reads += 1;
-        let file = open(folder, name).map_err(|error| not_opened(error))?;
+        let file = open(folder, name).map_err(not_opened)?;
         let stat = fstat(&file).map_err(not_opened)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(NotRead::Because(
@@ -210,7 +210,7 @@ fn rewind(file: BorrowedFd<'_>) -> Result<(), Errno> {
 /// The bytes of a sparse file's data runs, one after another.
 struct Runs<'a> {
     file: &'a File,
-    runs: std::slice::Iter<'a, DataRun>,
+    further: std::slice::Iter<'a, DataRun>,
     left: u64,
 }
 
@@ -218,7 +218,7 @@ impl<'a> Runs<'a> {
     fn new(file: &'a File, runs: &'a [DataRun]) -> Self {
         Self {
             file,
-            runs: runs.iter(),
+            further: runs.iter(),
             left: 0,
         }
     }
@@ -227,7 +227,7 @@ impl<'a> Runs<'a> {
 impl Read for Runs<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.left == 0 {
-            let Some(run) = self.runs.next() else {
+            let Some(run) = self.further.next() else {
                 return Ok(0);
             };
             seek(self.file, SeekFrom::Start(run.offset_bytes))?;
@@ -242,7 +242,7 @@ impl Read for Runs<'_> {
             self.left - read as u64
         };
         if read == 0 {
-            self.runs = [].iter();
+            self.further = [].iter();
         }
         Ok(read)
     }

@@ -37,7 +37,7 @@ pub(super) fn walk(
     writer: BackupWriter,
     after_read: Option<AfterRead>,
 ) -> Result<BackupWriter, SourceError> {
-    let root = fstat(&folder).map_err(|error| unreadable(error))?;
+    let root = fstat(&folder).map_err(unreadable)?;
     let mut walker = Walker {
         writer,
         context,
@@ -97,7 +97,7 @@ impl Walker<'_> {
                     break;
                 }
                 if let Err(error) = self.descent.leave() {
-                    self.skip_moved(&mut frames, error)?;
+                    self.skip_moved(&mut frames, error);
                 }
                 continue;
             };
@@ -123,7 +123,7 @@ impl Walker<'_> {
 
     /// The folder above was moved away or replaced while the walk was below: what was left to do
     /// in it is not reachable any more.
-    fn skip_moved(&mut self, frames: &mut Vec<Frame>, error: Errno) -> Result<(), SourceError> {
+    fn skip_moved(&mut self, frames: &mut Vec<Frame>, error: Errno) {
         let mut error = Some(error);
         while let Some(last) = error {
             let Some(frame) = frames.pop() else { break };
@@ -140,7 +140,6 @@ impl Walker<'_> {
             }
             error = self.descent.leave().err();
         }
-        Ok(())
     }
 
     fn warn(&mut self, message: impl Into<String>) {
@@ -349,7 +348,7 @@ impl Walker<'_> {
 
     /// Remembers a file that was added, when it has further names.
     fn note_links(&mut self, stat: &Stat) {
-        let further = u64::from(stat.st_nlink).saturating_sub(1);
+        let further = stat.st_nlink.saturating_sub(1);
         if further > 0 {
             let identity = (stat.st_dev, stat.st_ino);
             self.linked.insert(identity, (further, self.path.clone()));

@@ -106,7 +106,7 @@ async fn every_kind_of_entry_comes_back() {
     let sparse = fs::File::create(agent.join("sparse")).unwrap();
     sparse.set_len(5 << 30).unwrap();
     sparse.write_all_at(&[7; 5000], 1 << 20).unwrap();
-    sparse.write_all_at(&[8; 70_000], 3 << 30).unwrap();
+    sparse.write_all_at(&vec![8; 70_000], 3 << 30).unwrap();
     fs::File::create(agent.join("hole"))
         .unwrap()
         .set_len(1 << 20)

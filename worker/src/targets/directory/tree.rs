@@ -118,7 +118,7 @@ impl Tree<'_> {
         match entry.r#type() {
             EntryType::Directory => {
                 let name = name.to_vec();
-                return self.enter(entry, &name);
+                self.enter(entry, &name)
             }
             EntryType::Regular => self.file(&entry, name, walk),
             EntryType::HardLink => self.link(&entry, name),
