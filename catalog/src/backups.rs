@@ -1,6 +1,20 @@
 //! Backups: accepted, shown, canceled.
 
-use crate::{Backup, BackupFilter, Catalog, CatalogError, NewBackup, Page, PageRequest};
+use prost::Message as _;
+use sea_orm::{
+    ActiveModelTrait as _, ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _,
+    QuerySelect as _,
+};
+
+use crate::{
+    Backup, BackupFilter, BackupState, Catalog, CatalogError, JobKind, NewBackup, Page,
+    PageRequest, Trigger, Urgency, agents,
+    connection::Tx,
+    entities::{backups, jobs},
+    error::Doing as _,
+    pages, requests, stored,
+    transitions::{self, NewJob},
+};
 
 impl Catalog {
     /// Accepts a backup: backup, job and request in one transaction.
@@ -12,14 +26,66 @@ impl Catalog {
         backup: NewBackup,
         now_ms: i64,
     ) -> Result<Backup, CatalogError> {
-        let _ = (backup, now_ms);
-        unimplemented!()
+        match self.create_backup_once(&backup, now_ms).await {
+            // The same request came twice at the same moment: the other was first.
+            Err(error) if error.is_unique_violation() => {
+                self.create_backup_once(&backup, now_ms).await
+            }
+            result => result,
+        }
+    }
+
+    async fn create_backup_once(
+        &self,
+        new: &NewBackup,
+        now_ms: i64,
+    ) -> Result<Backup, CatalogError> {
+        let tx = self.begin("create backup").await?;
+        let backup_id = transitions::new_id(now_ms);
+        let before = requests::note(&tx, new.request.as_ref(), &backup_id, now_ms).await?;
+        if let Some(before) = before {
+            drop(tx);
+            let backup = self.get_backup(&before).await?;
+            return backup.ok_or_else(|| not_found(&before));
+        }
+        let agent = agents::lock_agent(&tx, &new.agent_id).await?;
+        let agent = agent
+            .filter(|agent| agent.owner_id == new.owner_id && agent.deregister_time_ms.is_none());
+        let Some(agent) = agent else {
+            return Err(agents::not_found(&new.agent_id));
+        };
+        let job = NewJob {
+            job_id: transitions::new_id(now_ms),
+            kind: JobKind::Backup,
+            agent_id: &agent.agent_id,
+            owner_id: &agent.owner_id,
+            backup_id: Some(&backup_id),
+            restore_id: None,
+            depth: None,
+            pool: &agent.pool,
+            urgency: match new.trigger {
+                Trigger::Manual => Urgency::Manual,
+                Trigger::Schedule => Urgency::Scheduled,
+            },
+            due_time_ms: now_ms,
+            max_attempts: self.retry.max_attempts,
+        };
+        let job = transitions::insert_job(&tx, job, now_ms).await?;
+        let row = pending(new, &backup_id, &job.job_id, now_ms);
+        backups::Entity::insert(backups::ActiveModel::from(row.clone()).reset_all())
+            .exec_without_returning(tx.db())
+            .await
+            .doing(tx.doing())?;
+        let backup = stored::backup((row, Some(job)))?;
+        tx.commit_with_work().await?;
+        Ok(backup)
     }
 
     /// A backup.
     pub async fn get_backup(&self, backup_id: &str) -> Result<Option<Backup>, CatalogError> {
-        let _ = backup_id;
-        unimplemented!()
+        let row = backups::Entity::find_by_id(backup_id).find_also_related(jobs::Entity);
+        let row = row.one(self.read()).await.doing("read backup")?;
+        row.map(stored::backup).transpose()
     }
 
     /// Backups, newest first.
@@ -28,14 +94,39 @@ impl Catalog {
         filter: &BackupFilter,
         page: &PageRequest,
     ) -> Result<Page<Backup>, CatalogError> {
-        let _ = (filter, page);
-        unimplemented!()
+        let mut query = backups::Entity::find()
+            .order_by_desc(backups::Column::BackupId)
+            .limit(pages::limit(page) + 1);
+        if let Some(owner_id) = &filter.owner_id {
+            query = query.filter(backups::Column::OwnerId.eq(owner_id));
+        }
+        if let Some(agent_id) = &filter.agent_id {
+            query = query.filter(backups::Column::AgentId.eq(agent_id));
+        }
+        if !filter.states.is_empty() {
+            query = query.filter(backups::Column::State.is_in(filter.states.iter().copied()));
+        }
+        if let Some(after) = &page.after {
+            query = query.filter(backups::Column::BackupId.lt(after));
+        }
+        let rows = query.find_also_related(jobs::Entity).all(self.read()).await;
+        let rows = rows.doing("list backups")?;
+        pages::page(page, rows, stored::backup, |backup| &backup.backup_id)
     }
 
     /// The agent's COMPLETED backup of the highest sequence.
     pub async fn latest_completed(&self, agent_id: &str) -> Result<Option<Backup>, CatalogError> {
-        let _ = agent_id;
-        unimplemented!()
+        let row = backups::Entity::find()
+            .filter(backups::Column::AgentId.eq(agent_id))
+            .filter(backups::Column::State.eq(BackupState::Completed))
+            .order_by_desc(backups::Column::Sequence)
+            .limit(1)
+            .find_also_related(jobs::Entity)
+            .one(self.read())
+            .await;
+        row.doing("read latest backup")?
+            .map(stored::backup)
+            .transpose()
     }
 
     /// Cancels a backup: at once while its job is queued, otherwise by asking
@@ -47,7 +138,87 @@ impl Catalog {
         backup_id: &str,
         now_ms: i64,
     ) -> Result<Backup, CatalogError> {
-        let _ = (backup_id, now_ms);
-        unimplemented!()
+        let tx = self.begin("cancel backup").await?;
+        let backup = backups::Entity::find_by_id(backup_id).one(tx.db()).await;
+        let Some(backup) = backup.doing(tx.doing())? else {
+            return Err(not_found(backup_id));
+        };
+        // Workers lock the job first, so this does too; the job's state is the
+        // backup's, as long as that has not ended.
+        let job = transitions::lock_job(&tx, &backup.job_id).await?;
+        let job = job.filter(|job| !job.state.is_ended());
+        let Some(job) = job else {
+            return Err(CatalogError::AlreadyEnded {
+                what: "backup",
+                id: backup_id.to_owned(),
+            });
+        };
+        crate::jobs::cancel(&tx, &job, now_ms).await?;
+        let backup = backups::Entity::find_by_id(backup_id).find_also_related(jobs::Entity);
+        let backup = backup.one(tx.db()).await.doing(tx.doing())?;
+        tx.commit_with_work().await?;
+        let backup = backup.ok_or_else(|| not_found(backup_id))?;
+        stored::backup(backup)
+    }
+}
+
+pub(crate) fn not_found(backup_id: &str) -> CatalogError {
+    CatalogError::BackupNotFound {
+        backup_id: backup_id.to_owned(),
+    }
+}
+
+/// Reads a backup that the transaction depends on.
+pub(crate) async fn lock_backup(
+    tx: &Tx,
+    backup_id: &str,
+) -> Result<Option<backups::Model>, CatalogError> {
+    let row = backups::Entity::find_by_id(backup_id).lock_exclusive();
+    row.one(tx.db()).await.doing(tx.doing())
+}
+
+/// A backup that can be read: COMPLETED, and the owner's when one is named.
+pub(crate) async fn lock_readable(
+    tx: &Tx,
+    backup_id: &str,
+    owner_id: Option<&str>,
+) -> Result<backups::Model, CatalogError> {
+    let backup = lock_backup(tx, backup_id).await?;
+    let backup = backup.filter(|backup| owner_id.is_none_or(|owner| owner == backup.owner_id));
+    let backup = backup.ok_or_else(|| not_found(backup_id))?;
+    if backup.state != BackupState::Completed {
+        return Err(CatalogError::BackupNotCompleted {
+            backup_id: backup_id.to_owned(),
+        });
+    }
+    Ok(backup)
+}
+
+fn pending(new: &NewBackup, backup_id: &str, job_id: &str, now_ms: i64) -> backups::Model {
+    backups::Model {
+        backup_id: backup_id.to_owned(),
+        agent_id: new.agent_id.clone(),
+        owner_id: new.owner_id.clone(),
+        name: new.name.clone(),
+        state: BackupState::Pending,
+        trigger_kind: new.trigger,
+        job_id: job_id.to_owned(),
+        manifest_attempt: None,
+        manifest_digest: None,
+        sequence: None,
+        size_bytes: 0,
+        stored_bytes: 0,
+        new_bytes: 0,
+        entries: 0,
+        warnings: stored::BackupWarnings::default().encode_to_vec(),
+        warnings_total: 0,
+        verify_time_ms: None,
+        verify_failure_reason: None,
+        verify_failure_message: None,
+        failure_reason: None,
+        failure_message: None,
+        create_time_ms: now_ms,
+        start_time_ms: None,
+        end_time_ms: None,
     }
 }

@@ -1,9 +1,19 @@
 //! How each kind of job ends well: one transaction for the job and everything
 //! it changes. All answer `Fenced` when the attempt lost its lease.
 
+use prost::Message as _;
 use proto::backup::v1::Progress;
+use sea_orm::{ActiveValue::Set, ColumnTrait as _, EntityTrait as _, QueryFilter as _};
 
-use crate::{Backup, BackupResult, Catalog, CatalogError, Failure, Fence, Restore, RestoreResult};
+use crate::{
+    Backup, BackupResult, BackupState, Catalog, CatalogError, Failure, Fence, JobKind, JobState,
+    Restore, RestoreResult, RestoreState, VerifyDepth, agents,
+    backups::not_found,
+    connection::Tx,
+    entities::{backups, jobs, restores},
+    error::Doing as _,
+    limits, stored, transitions,
+};
 
 impl Catalog {
     /// The backup is stored and was read back: COMPLETED.
@@ -13,8 +23,34 @@ impl Catalog {
         result: BackupResult,
         now_ms: i64,
     ) -> Result<Backup, CatalogError> {
-        let _ = (fence, result, now_ms);
-        unimplemented!()
+        let tx = self.begin("complete backup").await?;
+        let job = lock_kind(&tx, fence, JobKind::Backup).await?;
+        let mut warnings = result.warnings;
+        warnings.truncate(limits::WARNINGS_MAX);
+        let change = backups::ActiveModel {
+            state: Set(BackupState::Completed),
+            manifest_attempt: Set(Some(result.manifest_attempt as i32)),
+            manifest_digest: Set(Some(result.manifest_digest.to_vec())),
+            sequence: Set(Some(result.sequence as i64)),
+            size_bytes: Set(result.size_bytes as i64),
+            stored_bytes: Set(result.stored_bytes as i64),
+            new_bytes: Set(result.new_bytes as i64),
+            entries: Set(result.entries as i64),
+            warnings: Set(stored::BackupWarnings { items: warnings }.encode_to_vec()),
+            warnings_total: Set(result.warnings_total as i64),
+            end_time_ms: Set(Some(now_ms)),
+            ..Default::default()
+        };
+        transitions::change_open_backup(&tx, &job, change).await?;
+        let (state, last) = (JobState::Completed, result.progress);
+        transitions::end_job(&tx, &job, state, None, last, now_ms).await?;
+        agents::set_vault_bytes(&tx, &job.agent_id, result.vault_bytes).await?;
+        let backup_id = job.backup_id.unwrap_or_default();
+        let row = backups::Entity::find_by_id(backup_id.as_str()).find_also_related(jobs::Entity);
+        let row = row.one(tx.db()).await.doing(tx.doing())?;
+        let backup = stored::backup(row.ok_or_else(|| not_found(&backup_id))?)?;
+        tx.commit_with_work().await?;
+        Ok(backup)
     }
 
     /// The new agent is there: registers it and completes the restore.
@@ -25,12 +61,43 @@ impl Catalog {
         result: RestoreResult,
         now_ms: i64,
     ) -> Result<Restore, CatalogError> {
-        let _ = (fence, result, now_ms);
-        unimplemented!()
+        let tx = self.begin("complete restore").await?;
+        let job = lock_kind(&tx, fence, JobKind::Restore).await?;
+        let restore_id = job.restore_id.clone().unwrap_or_default();
+        let exists = || CatalogError::AgentExists {
+            agent_id: result.agent.agent_id.clone(),
+        };
+        let taken = agents::lock_agent(&tx, &result.agent.agent_id).await?;
+        if taken.is_some() {
+            return Err(exists());
+        }
+        match agents::insert_agent(&tx, &result.agent, Some(&restore_id), now_ms).await {
+            // Registered at this very moment.
+            Err(error) if error.is_unique_violation() => return Err(exists()),
+            inserted => inserted?,
+        };
+        let mut warnings = result.warnings;
+        warnings.truncate(limits::WARNINGS_MAX);
+        let change = restores::ActiveModel {
+            state: Set(RestoreState::Completed),
+            warnings: Set(stored::Texts { items: warnings }.encode_to_vec()),
+            end_time_ms: Set(Some(now_ms)),
+            ..Default::default()
+        };
+        transitions::change_open_restore(&tx, &job, change).await?;
+        let (state, last) = (JobState::Completed, result.progress);
+        transitions::end_job(&tx, &job, state, None, last, now_ms).await?;
+        let row = restores::Entity::find_by_id(restore_id.as_str()).find_also_related(jobs::Entity);
+        let row = row.one(tx.db()).await.doing(tx.doing())?;
+        let row = row.ok_or(CatalogError::RestoreNotFound { restore_id })?;
+        let restore = stored::restore(row)?;
+        tx.commit_with_work().await?;
+        Ok(restore)
     }
 
     /// The backup was read: found right (`found` is None), or wrong. A job that
-    /// found something wrong ends FAILED with it.
+    /// found something wrong ends FAILED with it. Only a verification of every
+    /// byte sets the backup's `verify_time_ms` and clears its `verify_failure`.
     pub async fn complete_verify(
         &self,
         fence: &Fence,
@@ -38,8 +105,37 @@ impl Catalog {
         progress: Option<Progress>,
         now_ms: i64,
     ) -> Result<(), CatalogError> {
-        let _ = (fence, found, progress, now_ms);
-        unimplemented!()
+        let tx = self.begin("complete verify").await?;
+        let job = lock_kind(&tx, fence, JobKind::Verify).await?;
+        let (state, change) = match &found {
+            Some(failure) => (
+                JobState::Failed,
+                Some(backups::ActiveModel {
+                    verify_failure_reason: Set(Some(failure.reason.clone())),
+                    verify_failure_message: Set(Some(failure.message.clone())),
+                    ..Default::default()
+                }),
+            ),
+            None => (
+                JobState::Completed,
+                (job.depth == Some(VerifyDepth::Full)).then(|| backups::ActiveModel {
+                    verify_time_ms: Set(Some(now_ms)),
+                    verify_failure_reason: Set(None),
+                    verify_failure_message: Set(None),
+                    ..Default::default()
+                }),
+            ),
+        };
+        if let Some(change) = change {
+            backups::Entity::update_many()
+                .set(change)
+                .filter(backups::Column::BackupId.eq(job.backup_id.as_deref()))
+                .exec(tx.db())
+                .await
+                .doing(tx.doing())?;
+        }
+        transitions::end_job(&tx, &job, state, found.as_ref(), progress, now_ms).await?;
+        tx.commit_with_work().await
     }
 
     /// The backup's manifests are gone: removes its row, and the agent's row
@@ -52,8 +148,34 @@ impl Catalog {
         compact_not_before_ms: Option<i64>,
         now_ms: i64,
     ) -> Result<(), CatalogError> {
-        let _ = (fence, vault_bytes, compact_not_before_ms, now_ms);
-        unimplemented!()
+        let tx = self.begin("complete delete").await?;
+        let job = lock_kind(&tx, fence, JobKind::Delete).await?;
+        let backup_id = job.backup_id.as_deref();
+        backups::Entity::delete_many()
+            .filter(backups::Column::BackupId.eq(backup_id))
+            .filter(backups::Column::State.eq(BackupState::Deleting))
+            .exec(tx.db())
+            .await
+            .doing(tx.doing())?;
+        // The job that made it goes with it; restores keep theirs, for their history.
+        jobs::Entity::delete_many()
+            .filter(jobs::Column::BackupId.eq(backup_id))
+            .filter(jobs::Column::Kind.eq(JobKind::Backup))
+            .filter(jobs::Column::State.is_not_in([JobState::Queued, JobState::Running]))
+            .exec(tx.db())
+            .await
+            .doing(tx.doing())?;
+        transitions::end_job(&tx, &job, JobState::Completed, None, None, now_ms).await?;
+        if let Some(vault_bytes) = vault_bytes {
+            agents::set_vault_bytes(&tx, &job.agent_id, vault_bytes).await?;
+        }
+        agents::remove_if_last(&tx, &job.agent_id).await?;
+        if let Some(at_ms) = compact_not_before_ms {
+            let (agent_id, owner_id) = (&job.agent_id, &job.owner_id);
+            self.insert_compact(&tx, agent_id, owner_id, &job.pool, at_ms, now_ms)
+                .await?;
+        }
+        tx.commit_with_work().await
     }
 
     /// The vault is compacted.
@@ -63,7 +185,20 @@ impl Catalog {
         vault_bytes: u64,
         now_ms: i64,
     ) -> Result<(), CatalogError> {
-        let _ = (fence, vault_bytes, now_ms);
-        unimplemented!()
+        let tx = self.begin("complete compact").await?;
+        let job = lock_kind(&tx, fence, JobKind::Compact).await?;
+        transitions::end_job(&tx, &job, JobState::Completed, None, None, now_ms).await?;
+        agents::set_vault_bytes(&tx, &job.agent_id, vault_bytes).await?;
+        tx.commit_with_work().await
+    }
+}
+
+/// Reads the job that a worker holds; it must be of this kind.
+async fn lock_kind(tx: &Tx, fence: &Fence, kind: JobKind) -> Result<jobs::Model, CatalogError> {
+    let job = transitions::lock_held(tx, fence).await?;
+    if job.kind == kind {
+        Ok(job)
+    } else {
+        Err(transitions::fenced(&fence.job_id, fence.attempt))
     }
 }

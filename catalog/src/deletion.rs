@@ -1,6 +1,21 @@
 //! Deletion of backups, and the compaction that follows.
 
-use crate::{Backup, Catalog, CatalogError};
+use std::collections::HashSet;
+
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait as _, EntityTrait as _, PaginatorTrait as _, QueryFilter as _,
+    QuerySelect as _,
+};
+
+use crate::{
+    Backup, BackupState, Catalog, CatalogError, JobKind, JobState, Urgency,
+    agents::lock_agent,
+    backups::{lock_backup, not_found},
+    connection::Tx,
+    entities::{agents, backups, jobs, pins},
+    error::Doing as _,
+    transitions::{self, NewJob},
+};
 
 impl Catalog {
     /// Makes an ended backup DELETING and queues its delete job. Repeated, it
@@ -13,8 +28,39 @@ impl Catalog {
         backup_id: &str,
         now_ms: i64,
     ) -> Result<Backup, CatalogError> {
-        let _ = (backup_id, now_ms);
-        unimplemented!()
+        let tx = self.begin("delete backup").await?;
+        let Some(backup) = lock_backup(&tx, backup_id).await? else {
+            return Err(not_found(backup_id));
+        };
+        match backup.state {
+            BackupState::Pending | BackupState::Running => {
+                return Err(CatalogError::BackupNotEnded {
+                    backup_id: backup_id.to_owned(),
+                });
+            }
+            // A pin is taken of COMPLETED backups only, so none is live here.
+            BackupState::Deleting => {}
+            BackupState::Completed | BackupState::Failed | BackupState::Canceled => {
+                if has_open_jobs(&tx, backup_id, &[JobKind::Restore, JobKind::Verify]).await?
+                    || is_pinned(&tx, backup_id, now_ms).await?
+                {
+                    return Err(CatalogError::BackupInUse {
+                        backup_id: backup_id.to_owned(),
+                    });
+                }
+            }
+        }
+        if !has_open_jobs(&tx, backup_id, &[JobKind::Delete]).await? {
+            let agent = lock_agent(&tx, &backup.agent_id).await?;
+            // The row of an agent outlives its backups; a job needs its pool.
+            let agent = agent.ok_or_else(|| crate::agents::not_found(&backup.agent_id))?;
+            let job = delete_job(&agent, backup_id, self.retry.max_attempts, now_ms);
+            transitions::insert_job(&tx, job, now_ms).await?;
+            mark_deleting(&tx, backups::Column::BackupId, backup_id).await?;
+        }
+        tx.commit_with_work().await?;
+        let backup = self.get_backup(backup_id).await?;
+        backup.ok_or_else(|| not_found(backup_id))
     }
 
     /// Queues a compact job of the agent's vault, not to begin before
@@ -26,7 +72,165 @@ impl Catalog {
         not_before_ms: i64,
         now_ms: i64,
     ) -> Result<Option<String>, CatalogError> {
-        let _ = (agent_id, not_before_ms, now_ms);
-        unimplemented!()
+        let tx = self.begin("enqueue compact").await?;
+        let Some(agent) = lock_agent(&tx, agent_id).await? else {
+            return Ok(None);
+        };
+        let job_id = self
+            .insert_compact(
+                &tx,
+                agent_id,
+                &agent.owner_id,
+                &agent.pool,
+                not_before_ms,
+                now_ms,
+            )
+            .await?;
+        if job_id.is_some() {
+            tx.commit_with_work().await?;
+        }
+        Ok(job_id)
     }
+
+    /// Queues a compaction, unless one is queued; also of an agent that is gone.
+    pub(crate) async fn insert_compact(
+        &self,
+        tx: &Tx,
+        agent_id: &str,
+        owner_id: &str,
+        pool: &str,
+        not_before_ms: i64,
+        now_ms: i64,
+    ) -> Result<Option<String>, CatalogError> {
+        let queued = jobs::Entity::find()
+            .filter(jobs::Column::AgentId.eq(agent_id))
+            .filter(jobs::Column::State.eq(JobState::Queued))
+            .filter(jobs::Column::Kind.eq(JobKind::Compact))
+            .count(tx.db())
+            .await
+            .doing(tx.doing())?;
+        if queued > 0 {
+            return Ok(None);
+        }
+        let job = NewJob {
+            job_id: transitions::new_id(now_ms),
+            kind: JobKind::Compact,
+            agent_id,
+            owner_id,
+            backup_id: None,
+            restore_id: None,
+            depth: None,
+            pool,
+            urgency: Urgency::Scheduled,
+            due_time_ms: not_before_ms,
+            max_attempts: self.retry.max_attempts,
+        };
+        let job = transitions::insert_job(tx, job, now_ms).await?;
+        Ok(Some(job.job_id))
+    }
+}
+
+/// Makes all backups of an agent DELETING, each with its job. The caller knows
+/// that none of them waits or runs.
+pub(crate) async fn delete_all(
+    tx: &Tx,
+    agent: &agents::Model,
+    max_attempts: u32,
+    now_ms: i64,
+) -> Result<(), CatalogError> {
+    let agent_id = agent.agent_id.as_str();
+    let pin = pins::Entity::find()
+        .filter(pins::Column::AgentId.eq(agent_id))
+        .filter(pins::Column::ExpireTimeMs.gt(now_ms))
+        .one(tx.db())
+        .await
+        .doing(tx.doing())?;
+    if let Some(pin) = pin {
+        return Err(CatalogError::BackupInUse {
+            backup_id: pin.backup_id,
+        });
+    }
+    let being_deleted: Vec<Option<String>> = jobs::Entity::find()
+        .select_only()
+        .column(jobs::Column::BackupId)
+        .filter(jobs::Column::AgentId.eq(agent_id))
+        .filter(jobs::Column::State.is_in([JobState::Queued, JobState::Running]))
+        .filter(jobs::Column::Kind.eq(JobKind::Delete))
+        .into_tuple()
+        .all(tx.db())
+        .await
+        .doing(tx.doing())?;
+    let being_deleted: HashSet<String> = being_deleted.into_iter().flatten().collect();
+    let backup_ids: Vec<String> = backups::Entity::find()
+        .select_only()
+        .column(backups::Column::BackupId)
+        .filter(backups::Column::AgentId.eq(agent_id))
+        .into_tuple()
+        .all(tx.db())
+        .await
+        .doing(tx.doing())?;
+    for backup_id in backup_ids {
+        if being_deleted.contains(&backup_id) {
+            continue;
+        }
+        let job = delete_job(agent, &backup_id, max_attempts, now_ms);
+        transitions::insert_job(tx, job, now_ms).await?;
+    }
+    mark_deleting(tx, backups::Column::AgentId, agent_id).await
+}
+
+fn delete_job<'a>(
+    agent: &'a agents::Model,
+    backup_id: &'a str,
+    max_attempts: u32,
+    now_ms: i64,
+) -> NewJob<'a> {
+    NewJob {
+        job_id: transitions::new_id(now_ms),
+        kind: JobKind::Delete,
+        agent_id: &agent.agent_id,
+        owner_id: &agent.owner_id,
+        backup_id: Some(backup_id),
+        restore_id: None,
+        depth: None,
+        pool: &agent.pool,
+        urgency: Urgency::Manual,
+        due_time_ms: now_ms,
+        max_attempts,
+    }
+}
+
+async fn mark_deleting(tx: &Tx, column: backups::Column, value: &str) -> Result<(), CatalogError> {
+    let change = backups::ActiveModel {
+        state: Set(BackupState::Deleting),
+        failure_reason: Set(None),
+        failure_message: Set(None),
+        ..Default::default()
+    };
+    backups::Entity::update_many()
+        .set(change)
+        .filter(column.eq(value))
+        .exec(tx.db())
+        .await
+        .doing(tx.doing())?;
+    Ok(())
+}
+
+async fn has_open_jobs(tx: &Tx, backup_id: &str, kinds: &[JobKind]) -> Result<bool, CatalogError> {
+    let open = jobs::Entity::find()
+        .filter(jobs::Column::BackupId.eq(backup_id))
+        .filter(jobs::Column::State.is_in([JobState::Queued, JobState::Running]))
+        .filter(jobs::Column::Kind.is_in(kinds.iter().copied()))
+        .count(tx.db())
+        .await;
+    Ok(open.doing(tx.doing())? > 0)
+}
+
+async fn is_pinned(tx: &Tx, backup_id: &str, now_ms: i64) -> Result<bool, CatalogError> {
+    let pins = pins::Entity::find()
+        .filter(pins::Column::BackupId.eq(backup_id))
+        .filter(pins::Column::ExpireTimeMs.gt(now_ms))
+        .count(tx.db())
+        .await;
+    Ok(pins.doing(tx.doing())? > 0)
 }

@@ -4,19 +4,23 @@
 //! The catalog is the truth about work: a queue only carries word of it. All
 //! changes are short transactions whose updates compare the state (and, for
 //! workers, the attempt) they expect with the one that is there; an update
-//! that touches no row means that somebody was faster. Nothing else of a
-//! database ever blocks while something else is called.
+//! that touches no row means that somebody was faster. No
+//! transaction is open while something else than the database is called.
 //!
 //! In reading order:
 //!
 //! - [`model`]: what the catalog answers with
 //! - [`settings`], [`error`], [`limits`]
 //! - `connection`: SQLite or PostgreSQL, reading and writing
-//! - `entities`: the tables; `convert`: rows to models and back
-//! - `agents`, `backups`, `deletion`, `restores`, `verification`: what callers ask for
-//! - `jobs`: claim, renew, fail, hand back; `completion`: the ends of each kind
-//!   of job; `outbox`: what to tell the queue; `reaper`: leases that ran out
-//! - `pins`, `requests`, `usage`, `manifests`
+//! - `entities`: the tables; `stored`: rows to models and back; `pages`
+//! - `agents`, `backups`, `deletion`, `restores`, `verification`, `usage`: what
+//!   callers ask for; `requests`: each call once
+//! - `transitions`: the states of jobs and of what they are about; `jobs`: claim,
+//!   renew, fail, hand back; `completion`: the good end of each kind of job;
+//!   `retry`: when to try again
+//! - `outbox`: what to tell the queue; `reaper`: leases that ran out;
+//!   `housekeeping`: what time takes away
+//! - `pins`, `manifests`: what deletion and compaction must respect
 //!
 //! It must not know of queues, vaults, sources or gRPC.
 
@@ -28,50 +32,69 @@ pub mod settings;
 mod agents;
 mod backups;
 mod completion;
+mod connection;
 mod deletion;
+mod entities;
+mod housekeeping;
 mod jobs;
 mod manifests;
 mod outbox;
+mod pages;
 mod pins;
 mod reaper;
+mod requests;
 mod restores;
+mod retry;
+mod stored;
+mod transitions;
 mod usage;
 mod verification;
-
-use std::sync::Arc;
-
-use tokio::sync::Notify;
 
 pub use error::CatalogError;
 pub use model::*;
 pub use settings::{CatalogSettings, DatabaseUrl};
 
+use connection::{Connection, Tx};
+use retry::RetryPolicy;
+use sea_orm::DatabaseConnection;
+
 /// The catalog. Clones share one pool of connections.
 #[derive(Clone, Debug)]
 pub struct Catalog {
-    work: Arc<Notify>,
+    connection: Connection,
+    retry: RetryPolicy,
 }
 
 impl Catalog {
     /// Connects to the database. An SQLite file is made with mode 0600 when it
     /// is not there.
     pub async fn connect(settings: &CatalogSettings) -> Result<Self, CatalogError> {
-        let _ = settings;
-        unimplemented!()
+        Ok(Self {
+            connection: Connection::open(settings).await?,
+            retry: RetryPolicy::new(settings),
+        })
     }
 
     /// Brings the schema up to date. Several processes may do so at once.
     pub async fn migrate(&self) -> Result<(), CatalogError> {
-        unimplemented!()
+        self.connection.migrate().await
     }
 
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<(), CatalogError> {
-        unimplemented!()
+        self.connection.ping().await
     }
 
     /// Closes all connections; SQLite folds its log into the file.
     pub async fn close(self) -> Result<(), CatalogError> {
-        unimplemented!()
+        self.connection.close().await
+    }
+
+    fn read(&self) -> &DatabaseConnection {
+        self.connection.read()
+    }
+
+    async fn begin(&self, doing: &'static str) -> Result<Tx, CatalogError> {
+        self.connection.begin(doing).await
     }
 }

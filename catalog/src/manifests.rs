@@ -1,6 +1,15 @@
 //! What compaction must know of an agent's manifests.
 
-use crate::{Catalog, CatalogError, KnownManifest};
+use sea_orm::{
+    ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _,
+};
+
+use crate::{
+    BackupState, Catalog, CatalogError, KnownManifest, entities::backups, error::Doing as _, limits,
+};
+
+/// The columns read, in this order.
+type Row = (String, BackupState, Option<i32>, Option<Vec<u8>>);
 
 impl Catalog {
     /// Everything known of the agent's backups, for its compact job: which
@@ -11,7 +20,49 @@ impl Catalog {
         &self,
         agent_id: &str,
     ) -> Result<Vec<KnownManifest>, CatalogError> {
-        let _ = agent_id;
-        unimplemented!()
+        let mut known = Vec::new();
+        let mut after: Option<String> = None;
+        loop {
+            let mut query = backups::Entity::find()
+                .select_only()
+                .columns([
+                    backups::Column::BackupId,
+                    backups::Column::State,
+                    backups::Column::ManifestAttempt,
+                    backups::Column::ManifestDigest,
+                ])
+                .filter(backups::Column::AgentId.eq(agent_id))
+                .order_by_asc(backups::Column::BackupId)
+                .limit(limits::BATCH_ROWS_MAX);
+            if let Some(after) = &after {
+                query = query.filter(backups::Column::BackupId.gt(after));
+            }
+            let rows: Vec<Row> = query
+                .into_tuple()
+                .all(self.read())
+                .await
+                .doing("read manifests")?;
+            let more = rows.len() as u64 == limits::BATCH_ROWS_MAX;
+            for row in rows {
+                known.push(manifest(row)?);
+            }
+            if !more {
+                return Ok(known);
+            }
+            after = known.last().map(|manifest| manifest.backup_id.clone());
+        }
     }
+}
+
+fn manifest((backup_id, state, attempt, digest): Row) -> Result<KnownManifest, CatalogError> {
+    let manifest_digest = digest.map(<[u8; 32]>::try_from).transpose();
+    Ok(KnownManifest {
+        manifest_digest: manifest_digest.map_err(|_| CatalogError::Damaged {
+            what: "manifest_digest",
+            id: backup_id.clone(),
+        })?,
+        backup_id,
+        state,
+        manifest_attempt: attempt.map(|attempt| attempt as u32),
+    })
 }

@@ -1,56 +1,122 @@
-//! Leases that ran out, and what time takes away by itself.
+//! Leases that ran out, and what their dead workers may have left.
 
-use crate::{Catalog, CatalogError, Job, Reaped};
+use sea_orm::{
+    ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _,
+    sea_query::Expr,
+};
+
+use crate::{
+    Catalog, CatalogError, Failure, Job, JobKind, JobState, ReapOutcome, Reaped,
+    entities::jobs,
+    error::Doing as _,
+    limits, stored,
+    transitions::{self, Requeue},
+};
 
 impl Catalog {
     /// Takes RUNNING jobs whose lease ran out from their workers: back to the
     /// queue with backoff, FAILED (`WORKER_LOST`) when no try is left, CANCELED
     /// when that had been asked for. At most `limit` of them.
     pub async fn reap_expired(&self, limit: u64, now_ms: i64) -> Result<Vec<Reaped>, CatalogError> {
-        let _ = (limit, now_ms);
-        unimplemented!()
+        let expired: Vec<String> = jobs::Entity::find()
+            .select_only()
+            .column(jobs::Column::JobId)
+            .filter(jobs::Column::State.eq(JobState::Running))
+            .filter(jobs::Column::LeaseExpireTimeMs.lt(now_ms))
+            .order_by_asc(jobs::Column::LeaseExpireTimeMs)
+            .limit(limit.clamp(1, limits::PAGE_MAX))
+            .into_tuple()
+            .all(self.read())
+            .await
+            .doing("read expired leases")?;
+        let mut reaped = Vec::new();
+        for job_id in expired {
+            reaped.extend(self.reap(&job_id, now_ms).await?);
+        }
+        Ok(reaped)
     }
 
-    /// Jobs of a pool that the reaper ended and whose dead worker may have left
+    /// Reaps one job, in a transaction of its own; None when its worker or
+    /// another reaper was faster.
+    async fn reap(&self, job_id: &str, now_ms: i64) -> Result<Option<Reaped>, CatalogError> {
+        let tx = self.begin("reap job").await?;
+        let job = transitions::lock_job(&tx, job_id).await?;
+        let expired = |job: &jobs::Model| {
+            job.state == JobState::Running
+                && job
+                    .lease_expire_time_ms
+                    .is_some_and(|expire| expire < now_ms)
+        };
+        let Some(mut job) = job.filter(expired) else {
+            return Ok(None);
+        };
+        // A restore may be half-made, a container may be paused.
+        job.leftover = job.kind == JobKind::Restore || job.paused_container.is_some();
+        let outcome = if job.cancel_requested {
+            transitions::end_canceled(&tx, &job, now_ms).await?;
+            ReapOutcome::Canceled
+        } else {
+            let failure = worker_lost(&job);
+            if job.tries < job.max_attempts {
+                let at_ms = self.retry_at_ms(&job, now_ms);
+                let how = Requeue {
+                    due_time_ms: at_ms,
+                    failure: Some(&failure),
+                    waiting_reason: &failure.message,
+                    counts: true,
+                    leftover: job.leftover,
+                };
+                transitions::requeue(&tx, &job, how, now_ms).await?;
+                ReapOutcome::Requeued { at_ms }
+            } else {
+                transitions::end_failed(&tx, &job, &failure, now_ms).await?;
+                ReapOutcome::Failed
+            }
+        };
+        let after = jobs::Entity::find_by_id(job_id).one(tx.db()).await;
+        let after = after.doing(tx.doing())?.map(stored::job).transpose()?;
+        tx.commit_with_work().await?;
+        Ok(after.map(|job| Reaped { job, outcome }))
+    }
+
+    /// Jobs of a pool that have ended and whose dead worker may have left
     /// something: a paused container (`paused_container`), or a half-made
     /// restore. A worker of the pool cleans up, then calls `leftover_cleaned`.
     pub async fn leftovers(&self, pool: &str, limit: u64) -> Result<Vec<Job>, CatalogError> {
-        let _ = (pool, limit);
-        unimplemented!()
+        let rows = jobs::Entity::find()
+            .filter(jobs::Column::Leftover.eq(true))
+            .filter(jobs::Column::Pool.eq(pool))
+            .filter(jobs::Column::State.is_not_in([JobState::Queued, JobState::Running]))
+            .order_by_asc(jobs::Column::JobId)
+            .limit(limit.clamp(1, limits::PAGE_MAX))
+            .all(self.read())
+            .await
+            .doing("read leftovers")?;
+        rows.into_iter().map(stored::job).collect()
     }
 
     /// What the job's dead workers left is gone.
     pub async fn leftover_cleaned(&self, job_id: &str) -> Result<(), CatalogError> {
-        let _ = job_id;
-        unimplemented!()
+        let tx = self.begin("note cleanup").await?;
+        jobs::Entity::update_many()
+            .col_expr(jobs::Column::Leftover, Expr::value(false))
+            .col_expr(jobs::Column::PausedContainer, Expr::value(None::<String>))
+            .filter(jobs::Column::JobId.eq(job_id))
+            .filter(jobs::Column::State.is_not_in([JobState::Queued, JobState::Running]))
+            .exec(tx.db())
+            .await
+            .doing(tx.doing())?;
+        tx.commit().await
     }
+}
 
-    /// Removes drafts whose time is over; returns their ids.
-    pub async fn expire_drafts(
-        &self,
-        limit: u64,
-        now_ms: i64,
-    ) -> Result<Vec<String>, CatalogError> {
-        let _ = (limit, now_ms);
-        unimplemented!()
-    }
-
-    /// Forgets `request_id`s whose time is over; returns how many.
-    pub async fn expire_requests(&self, limit: u64, now_ms: i64) -> Result<u64, CatalogError> {
-        let _ = (limit, now_ms);
-        unimplemented!()
-    }
-
-    /// Removes pins whose time is over; returns how many.
-    pub async fn expire_pins(&self, limit: u64, now_ms: i64) -> Result<u64, CatalogError> {
-        let _ = (limit, now_ms);
-        unimplemented!()
-    }
-
-    /// Forgets verify, delete and compact jobs that ended before
-    /// `ended_before_ms`; returns how many.
-    pub async fn expire_jobs(&self, limit: u64, ended_before_ms: i64) -> Result<u64, CatalogError> {
-        let _ = (limit, ended_before_ms);
-        unimplemented!()
+fn worker_lost(job: &jobs::Model) -> Failure {
+    let owner = job.lease_owner.as_deref().unwrap_or("unknown");
+    Failure {
+        reason: "WORKER_LOST".to_owned(),
+        message: format!(
+            "worker {owner} was lost in attempt {} of {}: see its log, and whether it had enough memory",
+            job.tries, job.max_attempts
+        ),
     }
 }

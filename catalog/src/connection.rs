@@ -1,0 +1,219 @@
+//! The way to the database: SQLite or PostgreSQL, reading and writing.
+//!
+//! SQLite has one writer at a time. So one connection writes, with `BEGIN
+//! IMMEDIATE`, and writers queue up in this process instead of failing with
+//! "database is locked"; several others read beside it (WAL). PostgreSQL has one
+//! pool for both, and rows that a transaction will change are locked when read.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use migrations::{Migrator, MigratorTrait as _};
+use sea_orm::{
+    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction,
+    SqliteTransactionMode, TransactionOptions, TransactionTrait as _,
+    sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
+};
+use tokio::sync::Notify;
+
+use crate::{CatalogError, CatalogSettings, DatabaseUrl, error::Doing as _, limits};
+
+/// Attempts at what another process may be doing at the same moment (making the
+/// file WAL, migrating), and the wait between two of them.
+const CONTENDED_ATTEMPTS_MAX: u32 = 20;
+const CONTENDED_WAIT: Duration = Duration::from_millis(100);
+
+#[derive(Clone, Debug)]
+pub(crate) struct Connection {
+    read: DatabaseConnection,
+    write: DatabaseConnection,
+    sqlite: bool,
+    /// Told after each commit that may have made work for the dispatcher.
+    work: Arc<Notify>,
+}
+
+impl Connection {
+    pub(crate) async fn open(settings: &CatalogSettings) -> Result<Self, CatalogError> {
+        let url = &settings.database_url;
+        let sqlite = url.is_sqlite();
+        if let Some(path) = url.sqlite_path() {
+            make_private(path)?;
+        }
+        let (read, write) = if sqlite {
+            let write = connect(options(url, 1, false)).await?;
+            let read = connect(options(url, settings.database_connections, true)).await?;
+            (read, write)
+        } else {
+            let pool = connect(options(url, settings.database_connections, false)).await?;
+            (pool.clone(), pool)
+        };
+        Ok(Self {
+            read,
+            write,
+            sqlite,
+            work: Arc::default(),
+        })
+    }
+
+    /// For queries outside of a transaction.
+    pub(crate) fn read(&self) -> &DatabaseConnection {
+        &self.read
+    }
+
+    /// Begins to write. `doing` names the call, in errors and failpoints.
+    pub(crate) async fn begin(&self, doing: &'static str) -> Result<Tx, CatalogError> {
+        let options = TransactionOptions {
+            sqlite_transaction_mode: self.sqlite.then_some(SqliteTransactionMode::Immediate),
+            ..TransactionOptions::default()
+        };
+        let inner = self.write.begin_with_options(options).await.doing(doing)?;
+        Ok(Tx {
+            inner,
+            doing,
+            work: Arc::clone(&self.work),
+        })
+    }
+
+    pub(crate) async fn migrate(&self) -> Result<(), CatalogError> {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            match Migrator::up(&self.write, None).await.doing("migrate") {
+                // Another process may be at it too; the one that comes second
+                // finds its work done.
+                Err(_) if attempt < CONTENDED_ATTEMPTS_MAX => {
+                    tokio::time::sleep(CONTENDED_WAIT).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    pub(crate) async fn ping(&self) -> Result<(), CatalogError> {
+        self.read
+            .execute_unprepared("SELECT 1")
+            .await
+            .doing("ping")?;
+        Ok(())
+    }
+
+    pub(crate) async fn close(self) -> Result<(), CatalogError> {
+        // Readers first: the last connection to an SQLite file empties its log.
+        self.read.close().await.doing("close")?;
+        self.write.close().await.doing("close")
+    }
+
+    pub(crate) async fn work_added(&self) {
+        self.work.notified().await;
+    }
+}
+
+/// A writing transaction; dropped without a commit, it never was.
+pub(crate) struct Tx {
+    inner: DatabaseTransaction,
+    doing: &'static str,
+    work: Arc<Notify>,
+}
+
+impl Tx {
+    /// To run statements on.
+    pub(crate) fn db(&self) -> &DatabaseTransaction {
+        &self.inner
+    }
+
+    /// What this transaction is for.
+    pub(crate) fn doing(&self) -> &'static str {
+        self.doing
+    }
+
+    /// Makes it so.
+    pub(crate) async fn commit(self) -> Result<(), CatalogError> {
+        fail::fail_point!(&failpoint("before-commit", self.doing));
+        self.inner.commit().await.doing(self.doing)?;
+        fail::fail_point!(&failpoint("after-commit", self.doing));
+        Ok(())
+    }
+
+    /// Makes it so, and wakes the dispatcher.
+    pub(crate) async fn commit_with_work(self) -> Result<(), CatalogError> {
+        let work = Arc::clone(&self.work);
+        self.commit().await?;
+        work.notify_one();
+        Ok(())
+    }
+}
+
+/// The name of a failpoint: `catalog-before-commit-complete-backup`.
+#[cfg(feature = "failpoints")]
+fn failpoint(when: &str, doing: &str) -> String {
+    format!("catalog-{when}-{}", doing.replace(' ', "-"))
+}
+
+async fn connect(options: ConnectOptions) -> Result<DatabaseConnection, CatalogError> {
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        match Database::connect(options.clone()).await.doing("connect") {
+            // Changing to WAL does not wait for SQLite's busy timeout.
+            Err(error) if error.is_retryable() && attempt < CONTENDED_ATTEMPTS_MAX => {
+                tokio::time::sleep(CONTENDED_WAIT).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+fn options(url: &DatabaseUrl, connections: u32, read_only: bool) -> ConnectOptions {
+    let mut options = ConnectOptions::new(url.expose());
+    options
+        .max_connections(connections)
+        .min_connections(1)
+        .connect_timeout(Duration::from_millis(limits::ACQUIRE_TIMEOUT_MS))
+        .acquire_timeout(Duration::from_millis(limits::ACQUIRE_TIMEOUT_MS))
+        // Statements hold what tenants wrote: they are not logged.
+        .sqlx_logging(false)
+        .record_stmt_in_spans(false);
+    if url.is_sqlite() {
+        options
+            // A file does not hang up: connections stay.
+            .idle_timeout(None::<Duration>)
+            .max_lifetime(None::<Duration>)
+            .test_before_acquire(false)
+            .map_sqlx_sqlite_opts(move |sqlite| sqlite_options(sqlite, read_only));
+    }
+    options
+}
+
+/// The busy timeout is set when the file is opened, before any of these pragmas.
+fn sqlite_options(sqlite: SqliteConnectOptions, read_only: bool) -> SqliteConnectOptions {
+    let sqlite = sqlite
+        .create_if_missing(!read_only)
+        .busy_timeout(Duration::from_millis(limits::SQLITE_BUSY_TIMEOUT_MS))
+        .journal_mode(SqliteJournalMode::Wal)
+        // An acknowledged change outlives a power cut.
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true);
+    if read_only {
+        sqlite.pragma("query_only", "ON")
+    } else {
+        sqlite
+    }
+}
+
+/// Makes the file with mode 0600 when it is not there: it names tenants and
+/// what they connect to. SQLite gives its log files the same mode.
+fn make_private(path: &Path) -> Result<(), CatalogError> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map(drop)
+        .map_err(|error| {
+            CatalogError::Settings(format!(
+                "NORA_BACKUP_DATABASE_URL names {}, which cannot be opened for writing ({error}): make its folder, or name another file",
+                path.display()
+            ))
+        })
+}
