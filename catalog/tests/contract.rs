@@ -1,0 +1,30 @@
+//! What the catalog promises, on a fresh database each: an SQLite file, or,
+//! with NORA_TEST_POSTGRES_URL (a user who may create databases), PostgreSQL.
+
+#[path = "contract/fixture.rs"]
+mod fixture;
+
+#[path = "contract/agents.rs"]
+mod agents;
+#[path = "contract/backups.rs"]
+mod backups;
+#[path = "contract/claims.rs"]
+mod claims;
+#[path = "contract/deletion.rs"]
+mod deletion;
+#[path = "contract/durability.rs"]
+mod durability;
+#[path = "contract/endings.rs"]
+mod endings;
+#[path = "contract/model.rs"]
+mod model;
+#[path = "contract/outbox.rs"]
+mod outbox;
+#[path = "contract/pages.rs"]
+mod pages;
+#[path = "contract/reaper.rs"]
+mod reaper;
+#[path = "contract/restores.rs"]
+mod restores;
+#[path = "contract/verification.rs"]
+mod verification;
