@@ -1,15 +1,16 @@
 //! What time takes away by itself, a bounded batch at a time.
 
 use sea_orm::{
-    ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _,
-    sea_query::Expr,
+    ActiveEnum as _, ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _,
+    QuerySelect as _,
 };
 
 use crate::{
-    Catalog, CatalogError, JobKind, JobState, RestoreState,
+    Catalog, CatalogError, JobKind, RestoreState,
     entities::{jobs, pins, requests, restores},
     error::Doing as _,
     limits,
+    partial::is_literally,
 };
 
 impl Catalog {
@@ -23,7 +24,10 @@ impl Catalog {
         let expired: Vec<String> = restores::Entity::find()
             .select_only()
             .column(restores::Column::RestoreId)
-            .filter(restores::Column::State.eq(RestoreState::Draft))
+            .filter(is_literally(
+                restores::Column::State,
+                RestoreState::Draft.to_value(),
+            ))
             .filter(restores::Column::ExpireTimeMs.lte(now_ms))
             .limit(batch(limit))
             .lock_exclusive()
@@ -97,13 +101,12 @@ impl Catalog {
     pub async fn expire_jobs(&self, limit: u64, ended_before_ms: i64) -> Result<u64, CatalogError> {
         let tx = self.begin("expire jobs").await?;
         let mut expired: Vec<String> = Vec::new();
-        for state in [JobState::Completed, JobState::Failed, JobState::Canceled] {
+        for kind in [JobKind::Verify, JobKind::Delete, JobKind::Compact] {
             let ids: Vec<String> = jobs::Entity::find()
                 .select_only()
                 .column(jobs::Column::JobId)
-                .filter(jobs::Column::State.eq(state))
+                .filter(jobs::Column::Kind.eq(kind))
                 .filter(jobs::Column::EndTimeMs.lt(ended_before_ms))
-                .filter(is_on_its_own())
                 .filter(jobs::Column::Leftover.eq(false))
                 .limit(batch(limit))
                 .into_tuple()
@@ -120,11 +123,6 @@ impl Catalog {
         tx.commit().await?;
         Ok(deleted.rows_affected)
     }
-}
-
-/// Jobs that nothing is joined with.
-fn is_on_its_own() -> Expr {
-    jobs::Column::Kind.is_in([JobKind::Verify, JobKind::Delete, JobKind::Compact])
 }
 
 fn batch(limit: u64) -> u64 {

@@ -40,7 +40,9 @@ impl Catalog {
         if job.state != JobState::Queued {
             return Ok(ClaimOutcome::Gone);
         }
-        if job.due_time_ms > now_ms {
+        // One that was dispatched was due by the dispatcher's clock, which may be
+        // ahead of this one's: it is not sent to and fro until they agree.
+        if job.due_time_ms > now_ms && job.dispatch_time_ms.is_none() {
             forget_dispatch(&tx, &job).await?;
             tx.commit_with_work().await?;
             return Ok(ClaimOutcome::NotDue);

@@ -12,7 +12,8 @@
 //! - [`model`]: what the catalog answers with
 //! - [`settings`], [`error`], [`limits`]
 //! - `connection`: SQLite or PostgreSQL, reading and writing
-//! - `entities`: the tables; `stored`: rows to models and back; `pages`
+//! - `entities`: the tables; `stored`: rows to models and back; `pages`;
+//!   `partial`: conditions with a partial index behind them
 //! - `agents`, `backups`, `deletion`, `restores`, `verification`, `usage`: what
 //!   callers ask for; `requests`: each call once
 //! - `transitions`: the states of jobs and of what they are about; `jobs`: claim,
@@ -21,6 +22,10 @@
 //! - `outbox`: what to tell the queue; `reaper`: leases that ran out;
 //!   `housekeeping`: what time takes away
 //! - `pins`, `manifests`: what deletion and compaction must respect
+//!
+//! With the feature `failpoints`, each writing call has two named points:
+//! `catalog-before-commit-<call>` and `catalog-after-commit-<call>`, for example
+//! `catalog-before-commit-complete-backup`.
 //!
 //! It must not know of queues, vaults, sources or gRPC.
 
@@ -40,6 +45,7 @@ mod jobs;
 mod manifests;
 mod outbox;
 mod pages;
+mod partial;
 mod pins;
 mod reaper;
 mod requests;

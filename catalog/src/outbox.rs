@@ -3,14 +3,14 @@
 //! show up in `stale_dispatched`.
 
 use sea_orm::{
-    ColumnTrait as _, EntityTrait as _, Order, QueryFilter as _, QueryOrder as _, QuerySelect as _,
+    ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _,
     Select,
     sea_query::{Expr, ExprTrait as _},
 };
 
 use crate::{
     Catalog, CatalogError, DispatchItem, JobState, Urgency, entities::jobs, error::Doing as _,
-    limits,
+    limits, partial::is_in_state,
 };
 
 /// The columns read, in this order.
@@ -25,22 +25,12 @@ impl Catalog {
         limit: u64,
         now_ms: i64,
     ) -> Result<Vec<DispatchItem>, CatalogError> {
-        let query = queued()
-            .filter(jobs::Column::DispatchTimeMs.is_null())
-            .filter(jobs::Column::DueTimeMs.lte(now_ms))
-            .order_by(jobs::Column::DueTimeMs, Order::Asc);
-        self.dispatch_items(query, limit).await
+        self.dispatch_items(due(now_ms), limit).await
     }
 
     /// When the next undispatched job is due: then call `undispatched_jobs`.
     pub async fn next_due_ms(&self) -> Result<Option<i64>, CatalogError> {
-        jobs::Entity::find()
-            .select_only()
-            .column(jobs::Column::DueTimeMs)
-            .filter(jobs::Column::State.eq(JobState::Queued))
-            .filter(jobs::Column::DispatchTimeMs.is_null())
-            .order_by_asc(jobs::Column::DueTimeMs)
-            .limit(1)
+        next_due()
             .into_tuple()
             .one(self.read())
             .await
@@ -74,10 +64,7 @@ impl Catalog {
         older_than_ms: i64,
         limit: u64,
     ) -> Result<Vec<DispatchItem>, CatalogError> {
-        let query = queued()
-            .filter(jobs::Column::DispatchTimeMs.lt(older_than_ms))
-            .order_by(jobs::Column::DispatchTimeMs, Order::Asc);
-        self.dispatch_items(query, limit).await
+        self.dispatch_items(stale(older_than_ms), limit).await
     }
 
     /// Makes all dispatched QUEUED jobs undispatched: for a start with an
@@ -90,7 +77,7 @@ impl Catalog {
                 jobs::Column::DispatchVersion,
                 Expr::col(jobs::Column::DispatchVersion).add(1),
             )
-            .filter(jobs::Column::State.eq(JobState::Queued))
+            .filter(is_in_state(JobState::Queued))
             .filter(jobs::Column::DispatchTimeMs.is_not_null())
             .exec(tx.db())
             .await
@@ -139,5 +126,55 @@ fn queued() -> Select<jobs::Entity> {
             jobs::Column::Urgency,
             jobs::Column::DispatchVersion,
         ])
-        .filter(jobs::Column::State.eq(JobState::Queued))
+        .filter(is_in_state(JobState::Queued))
+}
+
+fn due(now_ms: i64) -> Select<jobs::Entity> {
+    queued()
+        .filter(jobs::Column::DispatchTimeMs.is_null())
+        .filter(jobs::Column::DueTimeMs.lte(now_ms))
+        .order_by_asc(jobs::Column::DueTimeMs)
+}
+
+fn stale(older_than_ms: i64) -> Select<jobs::Entity> {
+    queued()
+        .filter(jobs::Column::DispatchTimeMs.lt(older_than_ms))
+        .order_by_asc(jobs::Column::DispatchTimeMs)
+}
+
+fn next_due() -> Select<jobs::Entity> {
+    jobs::Entity::find()
+        .select_only()
+        .column(jobs::Column::DueTimeMs)
+        .filter(is_in_state(JobState::Queued))
+        .filter(jobs::Column::DispatchTimeMs.is_null())
+        .order_by_asc(jobs::Column::DueTimeMs)
+        .limit(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use sea_orm::{ConnectionTrait as _, DbBackend, QueryTrait as _};
+
+    use super::*;
+    use crate::CatalogSettings;
+
+    #[tokio::test]
+    async fn the_outbox_is_read_by_its_index() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = CatalogSettings::sqlite(folder.path().join("catalog.db"));
+        let catalog = Catalog::connect(&settings).await.unwrap();
+        catalog.migrate().await.unwrap();
+        for query in [due(1), stale(1), next_due()] {
+            let mut statement = query.build(DbBackend::Sqlite);
+            statement.sql = format!("EXPLAIN QUERY PLAN {}", statement.sql);
+            let plan = catalog.read().query_all_raw(statement).await.unwrap();
+            let plan: Vec<String> = plan
+                .iter()
+                .map(|row| row.try_get("", "detail").unwrap())
+                .collect();
+            assert_eq!(plan.len(), 1, "no sorting besides: {plan:?}");
+            assert!(plan[0].contains("jobs_queued"), "{plan:?}");
+        }
+    }
 }

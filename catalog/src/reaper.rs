@@ -9,7 +9,9 @@ use crate::{
     Catalog, CatalogError, Failure, Job, JobKind, JobState, ReapOutcome, Reaped,
     entities::jobs,
     error::Doing as _,
-    limits, stored,
+    limits,
+    partial::{is_in_state, is_literally},
+    stored,
     transitions::{self, Requeue},
 };
 
@@ -21,7 +23,7 @@ impl Catalog {
         let expired: Vec<String> = jobs::Entity::find()
             .select_only()
             .column(jobs::Column::JobId)
-            .filter(jobs::Column::State.eq(JobState::Running))
+            .filter(is_in_state(JobState::Running))
             .filter(jobs::Column::LeaseExpireTimeMs.lt(now_ms))
             .order_by_asc(jobs::Column::LeaseExpireTimeMs)
             .limit(limit.clamp(1, limits::PAGE_MAX))
@@ -84,7 +86,7 @@ impl Catalog {
     /// restore. A worker of the pool cleans up, then calls `leftover_cleaned`.
     pub async fn leftovers(&self, pool: &str, limit: u64) -> Result<Vec<Job>, CatalogError> {
         let rows = jobs::Entity::find()
-            .filter(jobs::Column::Leftover.eq(true))
+            .filter(is_literally(jobs::Column::Leftover, true))
             .filter(jobs::Column::Pool.eq(pool))
             .filter(jobs::Column::State.is_not_in([JobState::Queued, JobState::Running]))
             .order_by_asc(jobs::Column::JobId)

@@ -44,12 +44,20 @@ async fn a_message_that_came_too_early_is_sent_again_in_time() {
     let catalog = &fixture.catalog;
     let job_id = catalog.enqueue_compact("agent", NOW + 500, NOW).await;
     let job_id = job_id.unwrap().unwrap();
-    let item = catalog.undispatched_jobs(1, NOW + 500).await.unwrap();
-    catalog.mark_dispatched(&item[0], NOW).await.unwrap();
     let early = catalog.claim_job(&job_id, "worker", LEASE_MS, NOW).await;
     assert_eq!(early.unwrap(), ClaimOutcome::NotDue);
     assert_eq!(catalog.next_due_ms().await.unwrap(), Some(NOW + 500));
     assert_eq!(fixture.only_due_job(NOW + 500).await, job_id);
+}
+
+#[tokio::test]
+async fn a_worker_whose_clock_is_behind_takes_what_was_dispatched() {
+    let fixture = Fixture::with_agent().await;
+    let catalog = &fixture.catalog;
+    let backup = fixture.backup("agent").await;
+    let item = catalog.undispatched_jobs(1, NOW).await.unwrap();
+    catalog.mark_dispatched(&item[0], NOW).await.unwrap();
+    fixture.claim(&backup.job_id, NOW - 5_000).await;
 }
 
 #[tokio::test]

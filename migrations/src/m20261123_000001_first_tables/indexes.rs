@@ -38,7 +38,7 @@ pub(super) fn all() -> Vec<IndexCreateStatement> {
             .to_owned(),
         on("jobs", &["agent_id", "state"]),
         on("jobs", &["backup_id", "state"]),
-        on("jobs", &["state", "end_time_ms"]),
+        on("jobs", &["kind", "end_time_ms"]),
         // The outbox: both what is to be dispatched and what was.
         on("jobs", &["dispatch_time_ms", "due_time_ms"])
             .name("jobs_queued")
