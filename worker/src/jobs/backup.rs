@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use catalog::{Backup, BackupResult};
+use catalog::{Backup, BackupFilter, BackupResult, BackupState, PageRequest};
 use prost::Message as _;
 use proto::backup::v1::BackupWarning;
 use vault::{BackupSpec, Committed, ManifestRef, Vault};
@@ -84,10 +84,29 @@ pub(super) async fn run(context: &Arc<JobContext>) -> Result<(), JobError> {
             catalog.complete_backup(&fence, result.clone(), now_ms())
         })
         .await?;
-    if context.lease.attempt > 1 || sequence.is_multiple_of(COMPACT_EVERY) {
+    if sequence.is_multiple_of(COMPACT_EVERY) || is_garbage_likely(context).await {
         enqueue_compact(context, now_ms()).await;
     }
     Ok(())
+}
+
+/// Whether attempts that came to nothing, of this backup or the one before, may have left
+/// something in the vault.
+async fn is_garbage_likely(context: &JobContext) -> bool {
+    if context.lease.attempt > 1 {
+        return true;
+    }
+    let filter = BackupFilter {
+        agent_id: Some(context.lease.job.agent_id.clone()),
+        ..BackupFilter::default()
+    };
+    let catalog = &context.worker.catalog;
+    let newest = catalog.list_backups(&filter, &PageRequest::first(2)).await;
+    newest.is_ok_and(|page| {
+        page.items
+            .iter()
+            .any(|backup| matches!(backup.state, BackupState::Failed | BackupState::Canceled))
+    })
 }
 
 /// Resumes what an attempt that died has left paused.

@@ -50,6 +50,8 @@ mod tree;
 mod warnings;
 
 #[cfg(test)]
+mod random_tests;
+#[cfg(test)]
 mod tests;
 
 /// A folder that a restore makes.

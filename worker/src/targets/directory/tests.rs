@@ -47,7 +47,8 @@ async fn reader(bench: &Bench, manifest: &vault::ManifestRef) -> BackupReader {
         .unwrap()
 }
 
-async fn restore(bench: &Bench, manifest: &vault::ManifestRef, name: &str) -> Restored {
+/// Restores a backup into a folder among the agents.
+pub(super) async fn restore(bench: &Bench, manifest: &vault::ManifestRef, name: &str) -> Restored {
     let target = target(bench, name, 1);
     target.clean().await.unwrap();
     let restored = target.write(reader(bench, manifest).await).await.unwrap();
