@@ -56,10 +56,7 @@ pub fn main() -> ExitCode {
         json: cli.global.json,
         quiet: cli.global.quiet,
     };
-    logging::start(
-        cli.global.log_format,
-        matches!(cli.command, Command::Standalone(_)),
-    );
+    logging::start(cli.global.log_format, &cli.command);
     let ended = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -6,6 +6,7 @@ mod read;
 mod verify;
 
 use clap::Subcommand;
+pub use make::request_backup;
 
 use crate::{connect::Session, error::Result};
 

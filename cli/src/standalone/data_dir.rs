@@ -153,6 +153,11 @@ impl DataDir {
         self.make_secret(&path).map(|key| (key, true))
     }
 
+    /// The key-encryption key in the directory, when there is one.
+    pub fn kept_key(&self) -> Result<Option<String>> {
+        read_secret(&self.key_file())
+    }
+
     /// The secret that signs tokens; made when there is none yet.
     pub fn jwt_secret(&self) -> Result<String> {
         let path = self.path.join(SECRET_FILE);
