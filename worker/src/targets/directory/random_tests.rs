@@ -160,7 +160,7 @@ proptest! {
         made in prop::collection::vec(edit(), 1..40),
         edits in prop::collection::vec(edit(), 0..15),
     ) {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         runtime.block_on(async {
             let bench = Bench::new().await;
             let agent = bench.at("agent");
