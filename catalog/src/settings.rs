@@ -7,7 +7,7 @@ use clap::Args;
 /// Which database, and how failed jobs are tried again.
 #[derive(Args, Clone, Debug)]
 pub struct CatalogSettings {
-    /// Database: sqlite:<path> or postgres://<user>:<password>@<host>/<database>
+    /// Database: sqlite:PATH or postgres://USER:PASSWORD@HOST/DATABASE
     #[arg(long, env = "NORA_BACKUP_DATABASE_URL", hide_env_values = true)]
     pub database_url: DatabaseUrl,
     /// Connections to the database at the most (SQLite: for reading, beside one for writing)

@@ -12,7 +12,7 @@
 //! - [`events`]: the trait of an event bus
 //! - [`error`]: what can go wrong
 //! - [`in_process`]: both inside one process
-//! - [`contract`] (feature `contract`): what every implementation must do, as tests
+//! - `contract` (feature `contract`): what every implementation must do, as tests
 //!
 //! It must not know of catalogs, vaults or gRPC.
 
