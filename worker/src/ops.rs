@@ -61,16 +61,24 @@ pub struct Check {
 
 impl Check {
     async fn of<E: std::fmt::Display>(check: impl Future<Output = Result<(), E>>) -> Self {
-        let reason = match timeout(CHECK_MAX, check).await {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(error.to_string()),
-            Err(_) => Some(format!("no answer within {} s", CHECK_MAX.as_secs())),
-        };
-        Self {
-            ok: reason.is_none(),
-            reason,
+        match timeout(CHECK_MAX, check).await {
+            Ok(answer) => Self::from(answer.map_err(|error| error.to_string())),
+            Err(_) => Self::from(Err(no_answer())),
         }
     }
+}
+
+impl From<Result<(), String>> for Check {
+    fn from(answer: Result<(), String>) -> Self {
+        Self {
+            ok: answer.is_ok(),
+            reason: answer.err(),
+        }
+    }
+}
+
+fn no_answer() -> String {
+    format!("no answer within {} s", CHECK_MAX.as_secs())
 }
 
 struct Served {
@@ -122,9 +130,9 @@ async fn health(State(served): State<Arc<Served>>) -> impl IntoResponse {
 async fn look(worker: &Shared) -> Health {
     let docker = async {
         match timeout(CHECK_MAX, sources::docker::check(&worker.settings)).await {
-            Ok(Some(result)) => Some(Check::of(async { result }).await),
             Ok(None) => None,
-            Err(_) => Some(Check::of(std::future::pending::<Result<(), String>>()).await),
+            Ok(Some(answer)) => Some(Check::from(answer.map_err(|error| error.to_string()))),
+            Err(_) => Some(Check::from(Err(no_answer()))),
         }
     };
     let (database, queue, destination, docker) = tokio::join!(
@@ -153,4 +161,52 @@ async fn metrics(State(served): State<Arc<Served>>) -> impl IntoResponse {
         .unwrap_or_default();
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], text)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+    use crate::testing::Site;
+
+    async fn get(address: std::net::SocketAddr, path: &str) -> String {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn health_says_what_can_and_cannot_be_reached() {
+        for queue_is_there in [true, false] {
+            let site = Site::new().await;
+            let running = site.start();
+            if !queue_is_there {
+                site.queue.close();
+            }
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let stop = CancellationToken::new();
+            let ops = Ops {
+                listener,
+                metrics: None,
+            };
+            let serving = tokio::spawn(serve(ops, running.shared.clone(), stop.clone()));
+            let health = get(address, "/health").await;
+            let (head, body) = health.split_once("\r\n\r\n").unwrap();
+            let json: serde_json::Value = serde_json::from_str(body).unwrap();
+            assert_eq!(json["queue"]["ok"], queue_is_there, "{health}");
+            assert_eq!(json["database"]["ok"], true, "{health}");
+            assert_eq!(json["destination"]["ok"], true, "{health}");
+            let code = if queue_is_there { " 200 " } else { " 503 " };
+            assert!(head.lines().next().unwrap().contains(code), "{health}");
+            assert!(get(address, "/livez").await.contains(" 200 "));
+            assert!(get(address, "/metrics").await.contains("text/plain"));
+            stop.cancel();
+            serving.await.unwrap().unwrap();
+        }
+    }
 }
