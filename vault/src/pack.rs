@@ -82,10 +82,6 @@ impl PackBuilder {
         self.bytes.len() >= PACK_BYTES
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.toc.segments.is_empty()
-    }
-
     /// Seals a segment into the pack, and opens it again to see that it is right.
     pub(crate) fn push(&mut self, segment: CompressedSegment) -> Result<()> {
         let offset = self.bytes.len();
@@ -222,31 +218,4 @@ pub(crate) fn check_toc(name: &str, toc: &TableOfContents, segments_end: u64) ->
         return Err(corrupt("its table of contents does not cover the pack"));
     }
     Ok(())
-}
-
-/// Decompresses a segment's opened box.
-pub(crate) fn decompress(
-    name: &str,
-    compression: Compression,
-    plain: &[u8],
-    raw_bytes: usize,
-) -> Result<Vec<u8>> {
-    let raw = match compression {
-        Compression::None => plain.to_vec(),
-        Compression::Zstd => zstd::bulk::decompress(plain, raw_bytes)
-            .map_err(|_| VaultError::corrupt(name, "a segment does not decompress"))?,
-        Compression::Unspecified => {
-            return Err(VaultError::corrupt(
-                name,
-                "a segment's compression is not known",
-            ));
-        }
-    };
-    if raw.len() != raw_bytes {
-        return Err(VaultError::corrupt(
-            name,
-            "a segment has another length than its pack says",
-        ));
-    }
-    Ok(raw)
 }

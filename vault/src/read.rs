@@ -57,7 +57,9 @@ pub struct BackupReader {
     fetcher: Arc<Fetcher>,
 }
 
-/// What an exported tar holds, and under which names.
+/// What an exported tar holds, and under which names. Folders end in '/'; the root
+/// stands as "./", or as `prepend` where that is set. A hard link to a file outside
+/// of `prefix` becomes the file itself, further ones links to it.
 #[derive(Debug, Clone, Default)]
 pub struct TarSpec {
     /// Only this path and what lies under it; empty: everything.

@@ -245,3 +245,44 @@ impl<W: Write> Write for Feed<W> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_encoders_version_names_the_compressors() {
+        let zstd = format!("zstd{}-{LEVEL}", zstd::zstd_safe::version_string());
+        assert!(ENCODER_VERSION.ends_with(&zstd), "{zstd}");
+    }
+
+    #[test]
+    fn blocks_do_not_depend_on_how_the_bytes_come() {
+        let bytes: Vec<u8> = (0..FEED_BYTES * 2 + 77).map(|n| n as u8).collect();
+        for piece in [1000, FEED_BYTES, bytes.len()] {
+            let mut feed = Feed {
+                buffer: Vec::new(),
+                sink: Lengths::default(),
+            };
+            for piece in bytes.chunks(piece) {
+                feed.write_all(piece).unwrap();
+            }
+            feed.write_buffer().unwrap();
+            assert_eq!(feed.sink.0, [FEED_BYTES, FEED_BYTES, 77]);
+        }
+    }
+
+    #[derive(Default)]
+    struct Lengths(Vec<usize>);
+
+    impl Write for Lengths {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.push(bytes.len());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+}

@@ -24,7 +24,8 @@ pub(super) struct IdStream {
 
 impl IdStream {
     pub(super) fn new(fetcher: Arc<Fetcher>, content: &Content) -> Result<Self> {
-        if content.depth > LIST_DEPTH_MAX || content.chunk_ids.len() % CHUNK_ID_BYTES != 0 {
+        if content.depth > LIST_DEPTH_MAX || !content.chunk_ids.len().is_multiple_of(CHUNK_ID_BYTES)
+        {
             return Err(fetcher.malformed("a list of chunk ids is malformed"));
         }
         Ok(Self {
@@ -65,7 +66,7 @@ impl IdStream {
                 lists.push(id);
             }
             let below = self.fetcher.chunk(&id)?;
-            if below.is_empty() || below.len() % CHUNK_ID_BYTES != 0 {
+            if below.is_empty() || !below.len().is_multiple_of(CHUNK_ID_BYTES) {
                 return Err(self.fetcher.malformed("a list of chunk ids is malformed"));
             }
             self.levels.push(below);

@@ -41,7 +41,8 @@ impl Layout {
                 _ => return Err("its data runs contradict its size or one another"),
             }
         }
-        if content.depth > LIST_DEPTH_MAX || content.chunk_ids.len() % CHUNK_ID_BYTES != 0 {
+        if content.depth > LIST_DEPTH_MAX || !content.chunk_ids.len().is_multiple_of(CHUNK_ID_BYTES)
+        {
             return Err("its list of chunk ids is malformed");
         }
         if content.chunk_ids.is_empty() && content.inline.len() as u64 != data_bytes

@@ -153,9 +153,8 @@ impl Needs<'_> {
     }
 
     fn collect_entry(&mut self, entry: &Entry) -> Result<()> {
-        let content = match (entry.r#type(), &entry.content) {
-            (EntryType::Regular, Some(content)) => content,
-            _ => return Ok(()),
+        let (EntryType::Regular, Some(content)) = (entry.r#type(), &entry.content) else {
+            return Ok(());
         };
         let layout = Layout::of(content).map_err(|what| self.fetcher.malformed(what))?;
         self.inline_bytes += content.inline.len() as u64;
@@ -353,28 +352,23 @@ impl Work<'_> {
         start: u64,
         sealed: &[u8],
     ) -> Result<u64> {
+        let Some((_, first)) = chunks.first() else {
+            return Ok(0);
+        };
+        let Place { segment, pack, .. } = self.fetcher.place(first)?;
+        let from = (segment.offset - start) as usize;
+        let sealed = &sealed[from..from + segment.stored_bytes as usize];
+        let decoded = match self.fetcher.decode(decoder, &segment, &pack, sealed) {
+            Ok(decoded) => decoded,
+            Err(error) => {
+                lock(&self.faults).note(error)?;
+                return Ok(0);
+            }
+        };
         let mut right = 0;
-        let mut decoded = None;
         for (_, id) in chunks {
             let place = self.fetcher.place(id)?;
-            let segment = match &decoded {
-                Some(segment) => segment,
-                None => {
-                    let from = (place.segment.offset - start) as usize;
-                    let sealed = &sealed[from..from + place.segment.stored_bytes as usize];
-                    let opened = self
-                        .fetcher
-                        .decode(decoder, &place.segment, &place.pack, sealed);
-                    match opened {
-                        Ok(segment) => decoded.insert(segment),
-                        Err(error) => {
-                            lock(&self.faults).note(error)?;
-                            return Ok(right);
-                        }
-                    }
-                }
-            };
-            match self.fetcher.check_chunk(&place, segment, id) {
+            match self.fetcher.check_chunk(&place, &decoded, id) {
                 Ok(()) => {
                     right += u64::from(place.at.bytes);
                     self.meter.add_bytes(u64::from(place.at.bytes));

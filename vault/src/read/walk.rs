@@ -39,7 +39,7 @@ mod batch;
 mod planner;
 
 /// Batches on their way to the caller, decoded or not.
-const BATCHES_AHEAD: usize = 6;
+const BATCHES_AHEAD: usize = 3;
 
 /// Everything of a backup in order, prefetched and decoded on all cores.
 ///

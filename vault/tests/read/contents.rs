@@ -156,6 +156,37 @@ fn long_id_lists_are_followed() {
 }
 
 #[test]
+fn lists_of_lists_of_lists_are_followed() {
+    const REPEATS: usize = 33;
+    let data = noise(3, 6_000_000);
+    let bench = Bench::new();
+    let mut contents = Vec::new();
+    let at = bench.back_up("b1", |writer| {
+        let mut content = writer.write_content(&mut &data[..]).unwrap();
+        contents.push(content.clone());
+        for depth in 1..=3 {
+            // The list itself as a content: its one chunk is a list of this depth.
+            let list = writer.write_content(&mut &content.chunk_ids[..]).unwrap();
+            assert!(list.inline.is_empty());
+            content = Content {
+                size_bytes: content.size_bytes * REPEATS as u64,
+                chunk_ids: list.chunk_ids.repeat(REPEATS),
+                depth,
+                ..Content::default()
+            };
+            contents.push(content.clone());
+        }
+    });
+    let reader = bench.reader(&at).unwrap();
+    assert!(read_content(&reader, &contents[1], 0) == data.repeat(REPEATS));
+    for content in &contents[2..] {
+        let last = content.size_bytes - 7_000_000;
+        let expected = [&data[5_000_000..], &data[..]].concat();
+        assert!(read_content(&reader, content, last) == expected);
+    }
+}
+
+#[test]
 fn contents_that_contradict_themselves_are_refused() {
     let bench = Bench::new();
     let mut stored = Content::default();

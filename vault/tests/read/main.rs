@@ -3,6 +3,7 @@
 
 mod contents;
 mod damage;
+mod faults;
 mod support;
 mod tar;
 mod verify;

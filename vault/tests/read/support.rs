@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use vault::{
     BackupReader, BackupSpec, BackupWriter, KeyEncryptionKey, Keyring, ManifestRef, Meter,
-    OpendalStore, Result, Vault, VaultSettings,
+    OpendalStore, Result, Store, Vault, VaultSettings,
     format::{Content, DataRun, Entry, EntryType},
 };
 
@@ -29,7 +29,10 @@ impl Bench {
     }
 
     pub fn open(&self) -> Result<Vault> {
-        let store = Arc::new(OpendalStore::local(self.folder.path()).unwrap());
+        self.open_at(Arc::new(OpendalStore::local(self.folder.path()).unwrap()))
+    }
+
+    pub fn open_at(&self, store: Arc<dyn Store>) -> Result<Vault> {
         let keyring = Keyring::new(KeyEncryptionKey::new([3; 32]), vec![]);
         let settings = VaultSettings {
             threads: 2,
@@ -41,7 +44,15 @@ impl Bench {
 
     /// Makes a backup of what `fill` adds.
     pub fn back_up(&self, id: &str, fill: impl FnOnce(&mut BackupWriter)) -> ManifestRef {
-        let vault = self.open().unwrap();
+        self.back_up_to(&self.open().unwrap(), id, fill)
+    }
+
+    pub fn back_up_to(
+        &self,
+        vault: &Vault,
+        id: &str,
+        fill: impl FnOnce(&mut BackupWriter),
+    ) -> ManifestRef {
         let spec = BackupSpec {
             backup_id: id.to_owned(),
             attempt: 1,

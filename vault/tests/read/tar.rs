@@ -15,7 +15,7 @@ use vault::{
     format::{DataRun, Entry, EntryType, Xattr},
 };
 
-use crate::support::{Bench, add_file, file, folder, noise};
+use crate::support::{Bench, add_file, add_sparse, file, folder, noise};
 
 fn own_ids(mut entry: Entry) -> Entry {
     let own = fs::metadata(".").unwrap();
@@ -202,6 +202,35 @@ fn the_same_backup_gives_the_same_bytes() {
     let compressed = zst(bench.reader(&at).unwrap());
     assert!(compressed == zst(bench.reader(&at).unwrap()));
     assert!(zstd::decode_all(&compressed[..]).unwrap() == once);
+}
+
+/// When this fails, archives have changed: set another `ENCODER_VERSION`, or
+/// downloads are resumed in the middle of other bytes.
+#[test]
+fn archives_are_what_their_version_says() {
+    let bench = Bench::new();
+    let at = bench.back_up("b1", |writer| {
+        writer.add(folder("")).unwrap();
+        add_file(writer, "a", &noise(1, 700_000));
+        add_file(writer, &"b".repeat(200), &vec![b'b'; 300_000]);
+        add_sparse(writer, "c", 1 << 20, &[(4096, noise(2, 5000))]);
+        let mut link = folder("d");
+        (link.r#type, link.link_target) = (EntryType::Symlink.into(), b"a".to_vec());
+        writer.add(link).unwrap();
+    });
+    let reader = bench.reader(&at).unwrap();
+    let spec = TarSpec::default();
+    let mut compressed = Vec::new();
+    reader.export_tar_zst(&spec, &mut compressed).unwrap();
+    let hash = |bytes: &[u8]| blake3::hash(bytes).to_hex()[..16].to_owned();
+    assert_eq!(
+        (
+            vault::read::ENCODER_VERSION,
+            &*hash(&export(&reader, &spec)),
+            &*hash(&compressed)
+        ),
+        ("tar1-zstd1.5.7-3", "3232f31ed4a14e6c", "40a5217dd9aed2b0")
+    );
 }
 
 #[test]

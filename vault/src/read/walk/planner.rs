@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Decoded segments at once: on their way to the caller, and kept for reuse.
-const BUDGET_BYTES: usize = 48 * 1024 * 1024;
+const BUDGET_BYTES: usize = 32 * 1024 * 1024;
 /// Unit in which the budget is counted.
 const BUDGET_UNIT: usize = 1024;
 /// A batch needs segments of this length together, or of one segment.
