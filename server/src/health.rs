@@ -23,6 +23,7 @@ const DESTINATION_POLL: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// A name that nothing is stored under: asking for it shows whether the destination answers.
 const DESTINATION_PROBE: &str = "vaults/.health";
+const UNKNOWN: &str = "unknown";
 /// The services that health is told for; the empty name stands for the server.
 pub const SERVICES: [&str; 4] = [
     "",
@@ -34,7 +35,7 @@ pub const SERVICES: [&str; 4] = [
 /// What is known of the server's health.
 #[derive(Debug, Clone, Serialize)]
 pub struct Health {
-    /// "ok", "degraded", "failing" or "stopping".
+    /// "ok", "degraded", "failing", "stopping", or "unknown" before the first look.
     pub status: &'static str,
     /// What is reached, by name: "ok", or what is wrong.
     pub checks: BTreeMap<&'static str, String>,
@@ -43,8 +44,8 @@ pub struct Health {
 impl Health {
     fn unknown() -> Self {
         Self {
-            status: "failing",
-            checks: BTreeMap::from([("database", "not looked at yet".to_owned())]),
+            status: UNKNOWN,
+            checks: BTreeMap::new(),
         }
     }
 
@@ -134,8 +135,8 @@ impl Monitor {
     }
 
     async fn tell(&self, health: Health) {
-        let before = self.findings.borrow().status;
-        if before != health.status {
+        let before = self.findings.borrow().clone();
+        if before.status != health.status {
             let checks = format!("{:?}", health.checks);
             if health.is_able() {
                 info!(status = health.status, checks, "health changed");
@@ -143,13 +144,16 @@ impl Monitor {
                 warn!(status = health.status, checks, "health changed");
             }
         }
-        let serving = if health.is_able() {
-            ServingStatus::Serving
-        } else {
-            ServingStatus::NotServing
-        };
-        for service in SERVICES {
-            self.reporter.set_service_status(service, serving).await;
+        // Whoever watches is told of changes only.
+        if before.status == UNKNOWN || before.is_able() != health.is_able() {
+            let serving = if health.is_able() {
+                ServingStatus::Serving
+            } else {
+                ServingStatus::NotServing
+            };
+            for service in SERVICES {
+                self.reporter.set_service_status(service, serving).await;
+            }
         }
         metrics::gauge!("nora_backup_server_able").set(f64::from(u8::from(health.is_able())));
         self.findings.send_replace(health);

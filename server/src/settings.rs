@@ -10,7 +10,7 @@ use clap::Args;
 
 mod parse;
 
-use parse::{Whole, address, flag, optional_address};
+use parse::{Whole, address, flag, optional_address, path};
 
 /// Settings of a server.
 #[derive(Clone, Args)]
@@ -63,7 +63,8 @@ pub struct ServerSettings {
         env = "NORA_BACKUP_TLS_CERT",
         value_name = "FILE",
         default_value = "",
-        hide_default_value = true
+        hide_default_value = true,
+        value_parser = path()
     )]
     pub tls_certificate: PathBuf,
 
@@ -73,7 +74,8 @@ pub struct ServerSettings {
         env = "NORA_BACKUP_TLS_KEY",
         value_name = "FILE",
         default_value = "",
-        hide_default_value = true
+        hide_default_value = true,
+        value_parser = path()
     )]
     pub tls_key: PathBuf,
 
@@ -83,7 +85,8 @@ pub struct ServerSettings {
         env = "NORA_BACKUP_TLS_CLIENT_CA",
         value_name = "FILE",
         default_value = "",
-        hide_default_value = true
+        hide_default_value = true,
+        value_parser = path()
     )]
     pub tls_client_authority: PathBuf,
 

@@ -8,7 +8,7 @@ use queue::{EventBus, JobQueue};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use vault::{Keyring, ManifestRef, Store, Vault, VaultError, VaultSettings};
 
-use crate::{clock::now_ms, status::ApiError};
+use crate::{clock::now_ms, status::ApiError, watch::Ground};
 
 /// Version of the event that this program publishes.
 const EVENT_VERSION: u32 = 1;
@@ -51,6 +51,16 @@ impl State {
     pub async fn vault(&self, agent_id: &str) -> Result<Vault, VaultError> {
         let settings = self.vault_settings.clone();
         Vault::open(self.store.clone(), agent_id, &self.keyring, settings).await
+    }
+
+    /// What watch streams stand on.
+    pub fn ground(&self) -> Ground {
+        Ground {
+            bus: self.bus.clone(),
+            tasks: self.tasks.clone(),
+            stopping: self.stop.asked.clone(),
+            slow_reader: self.slow_reader,
+        }
     }
 
     /// Tells watchers and workers that something about a job changed. They would find out by

@@ -42,23 +42,23 @@ struct Resource {
 }
 
 impl Resource {
-    fn agent(id: &str) -> Option<Self> {
+    fn agent(id: &str) -> Self {
         Self::of("nora.backup.v1.Agent", id)
     }
 
-    fn backup(id: &str) -> Option<Self> {
+    fn backup(id: &str) -> Self {
         Self::of("nora.backup.v1.Backup", id)
     }
 
-    fn restore(id: &str) -> Option<Self> {
+    fn restore(id: &str) -> Self {
         Self::of("nora.backup.v1.Restore", id)
     }
 
-    fn of(kind: &'static str, id: &str) -> Option<Self> {
-        Some(Self {
+    fn of(kind: &'static str, id: &str) -> Self {
+        Self {
             kind,
             name: id.to_owned(),
-        })
+        }
     }
 }
 
@@ -257,14 +257,14 @@ impl From<CatalogError> for ApiError {
             | E::EtagMismatch { agent_id }
             | E::AgentHasBackups { agent_id }
             | E::AgentBusy { agent_id, .. }
-            | E::AgentExists { agent_id } => Resource::agent(agent_id),
+            | E::AgentExists { agent_id } => Some(Resource::agent(agent_id)),
             E::BackupNotFound { backup_id }
             | E::BackupNotEnded { backup_id }
             | E::BackupNotCompleted { backup_id }
-            | E::BackupInUse { backup_id } => Resource::backup(backup_id),
+            | E::BackupInUse { backup_id } => Some(Resource::backup(backup_id)),
             E::RestoreNotFound { restore_id }
             | E::DecisionMissing { restore_id, .. }
-            | E::DecisionUnknown { restore_id, .. } => Resource::restore(restore_id),
+            | E::DecisionUnknown { restore_id, .. } => Some(Resource::restore(restore_id)),
             _ => None,
         };
         if let E::DecisionUnknown { decision_id, .. } = &error {

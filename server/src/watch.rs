@@ -9,13 +9,13 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use futures::StreamExt as _;
 use proto::{backup::v1::Progress, queue::v1::JobEvent};
-use queue::EventStream;
+use queue::{EventBus, EventStream};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     admission::Slot,
     feed::{Feed, FeedStream, SendError, feed},
-    state::State,
     status::ApiError,
 };
 
@@ -43,6 +43,19 @@ pub trait Subject: Send + Sync + 'static {
     fn progress(event: &mut Self::Event) -> Option<&mut Progress>;
 }
 
+/// What watch streams stand on.
+#[derive(Clone)]
+pub struct Ground {
+    /// Where events come from.
+    pub bus: Arc<dyn EventBus>,
+    /// Knows of every stream.
+    pub tasks: TaskTracker,
+    /// Canceled when the server stops.
+    pub stopping: CancellationToken,
+    /// How long a caller may leave its stream unread.
+    pub slow_reader: Duration,
+}
+
 /// A message, and whether it is the last.
 pub struct Now<T> {
     /// The message.
@@ -53,23 +66,24 @@ pub struct Now<T> {
 
 /// Begins a watch stream.
 pub async fn watch<S: Subject>(
-    state: &Arc<State>,
+    ground: Ground,
     subject: S,
     slot: Option<Slot>,
 ) -> Result<FeedStream<S::Event>, ApiError> {
-    if state.stop.asked.is_cancelled() {
+    if ground.stopping.is_cancelled() {
         return Err(ApiError::shutting_down());
     }
-    let events = subscribe(state, subject.subject_id()).await;
+    let events = subscribe(&*ground.bus, subject.subject_id()).await;
     let now = subject.load().await?;
-    let (feed, stream) = feed(WAITING_MAX, state.slow_reader);
+    let (feed, stream) = feed(WAITING_MAX, ground.slow_reader);
+    let tasks = ground.tasks.clone();
     let watcher = Watcher {
-        state: state.clone(),
+        ground,
         subject,
         now,
         events,
     };
-    state.tasks.spawn(async move {
+    tasks.spawn(async move {
         watcher.run(feed).await;
         drop(slot);
     });
@@ -77,8 +91,8 @@ pub async fn watch<S: Subject>(
 }
 
 /// Without events the stream still works, only less soon.
-async fn subscribe(state: &State, subject_id: &str) -> Option<EventStream> {
-    match state.bus.subscribe(subject_id).await {
+async fn subscribe(bus: &dyn EventBus, subject_id: &str) -> Option<EventStream> {
+    match bus.subscribe(subject_id).await {
         Ok(events) => Some(events),
         Err(error) => {
             tracing::debug!(%error, "subscribe to events");
@@ -88,7 +102,7 @@ async fn subscribe(state: &State, subject_id: &str) -> Option<EventStream> {
 }
 
 struct Watcher<S: Subject> {
-    state: Arc<State>,
+    ground: Ground,
     subject: S,
     now: Now<S::Event>,
     events: Option<EventStream>,
@@ -96,7 +110,7 @@ struct Watcher<S: Subject> {
 
 impl<S: Subject> Watcher<S> {
     async fn run(mut self, feed: Feed<S::Event>) {
-        let stopping = self.state.stop.asked.clone();
+        let stopping = self.ground.stopping.clone();
         let end = tokio::select! {
             biased;
             () = feed.gone() => return,
@@ -152,7 +166,7 @@ impl<S: Subject> Watcher<S> {
                     }
                 }
                 if self.events.is_none() {
-                    self.events = subscribe(&self.state, self.subject.subject_id()).await;
+                    self.events = subscribe(&*self.ground.bus, self.subject.subject_id()).await;
                 }
             }
         }

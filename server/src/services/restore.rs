@@ -170,7 +170,7 @@ impl Restores {
             state: self.state.clone(),
             restore_id: restore.restore_id,
         };
-        watch(&self.state, subject, call.slot).await
+        watch(self.state.ground(), subject, call.slot).await
     }
 }
 

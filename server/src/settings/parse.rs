@@ -1,6 +1,6 @@
 //! Reads the values of settings. Empty means not set: the default.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 /// A value that may be absent; clap would otherwise take `Option` for "the flag may be left out".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +76,12 @@ pub(super) fn optional_address(text: &str) -> Result<Maybe<SocketAddr>, String> 
             super::OPS
         )
     })
+}
+
+/// A file; clap's own parser refuses the empty path, which here means that none is set.
+pub(super) fn path() -> impl clap::builder::TypedValueParser<Value = PathBuf> {
+    use clap::builder::{StringValueParser, TypedValueParser as _};
+    StringValueParser::new().map(PathBuf::from)
 }
 
 /// Yes or no.

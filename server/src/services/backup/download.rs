@@ -14,7 +14,7 @@ use proto::{
     },
     vault::v1::{Entry, EntryType},
 };
-use vault::{BackupReader, TarSpec, VaultError};
+use vault::{BackupReader, TarSpec, VaultError, read::ENCODER_VERSION};
 
 use super::{
     manage::the_backup,
@@ -27,9 +27,6 @@ use crate::{
 
 /// Data in one message at the most.
 const CHUNK_BYTES_MAX: usize = 262_144;
-/// Changes when the bytes of a download change for the same backup: a download that was begun
-/// before can't be resumed then.
-const ENCODER_VERSION: u32 = 1;
 
 pub(super) async fn backup(
     state: &Arc<State>,

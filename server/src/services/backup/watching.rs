@@ -31,7 +31,7 @@ pub(super) async fn backup(
         state: state.clone(),
         backup_id: backup.backup_id,
     };
-    watch(state, subject, call.slot).await
+    watch(state.ground(), subject, call.slot).await
 }
 
 struct WatchedBackup {
@@ -79,7 +79,7 @@ pub(super) async fn verification(
         verification_id: request.verification_id,
     };
     subject.load().await?;
-    watch(state, subject, call.slot).await
+    watch(state.ground(), subject, call.slot).await
 }
 
 struct WatchedVerification {

@@ -63,9 +63,13 @@ struct Device {
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "PascalCase", default)]
 struct NetworkSettings {
-    networks: Option<BTreeMap<String, serde::de::IgnoredAny>>,
-    ports: Option<BTreeMap<String, serde::de::IgnoredAny>>,
+    networks: Option<BTreeMap<String, Anything>>,
+    ports: Option<BTreeMap<String, Anything>>,
 }
+
+/// What a value is does not matter, only that it is there; null counts.
+#[derive(Deserialize)]
+struct Anything(#[allow(dead_code)] serde_json::Value);
 
 /// The decisions of a container, and warnings for people. `admin`: "same" is offered where it is
 /// for administrators only.

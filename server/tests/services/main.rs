@@ -1,0 +1,13 @@
+//! The services over a real listener, with a real SQLite catalog and a local destination in a
+//! temporary folder. There is no worker: the tests do what one would, through the catalog and the
+//! vault.
+
+mod authentication;
+mod harness;
+mod isolation;
+mod lists;
+mod operations;
+mod reading;
+mod restoring;
+mod stopping;
+mod watching;

@@ -1,0 +1,89 @@
+//! Operations HTTP and reflection: what orchestrators, Prometheus and `buf curl` ask.
+
+use futures::StreamExt as _;
+use server::{Ops, install_metrics};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
+use tonic_reflection::pb::v1::{
+    ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+    server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+};
+
+use crate::harness::{Rig, eventually};
+
+async fn get(address: std::net::SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn health_and_metrics_are_shown() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let metrics = install_metrics().unwrap();
+    let rig = Rig::start_with_ops(Some(Ops { listener, metrics })).await;
+    eventually("health", || async {
+        get(address, "/health").await.starts_with("HTTP/1.1 200")
+    })
+    .await;
+    let health = get(address, "/health").await;
+    assert!(health.contains(r#""status":"ok""#), "{health}");
+    assert!(health.contains(r#""database":"ok""#), "{health}");
+    assert!(get(address, "/livez").await.contains("ok"));
+    assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 200"));
+    rig.register("one", "ann").await;
+    let metrics = get(address, "/metrics").await;
+    let line = r#"nora_backup_rpcs_total{method="AgentService/RegisterAgent",code="0"} 1"#;
+    assert!(metrics.contains(line), "{metrics}");
+
+    rig.catalog.clone().close().await.unwrap();
+    eventually("the news of the database", || async {
+        get(address, "/health").await.starts_with("HTTP/1.1 503")
+    })
+    .await;
+    assert!(get(address, "/livez").await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn reflection_names_the_services() {
+    let rig = Rig::start().await;
+    let request = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let mut client = ServerReflectionClient::new(rig.channel());
+    let requests = futures::stream::iter([request]);
+    let answer = client.server_reflection_info(requests).await.unwrap();
+    let first = answer.into_inner().next().await.unwrap().unwrap();
+    let Some(MessageResponse::ListServicesResponse(list)) = first.message_response else {
+        panic!("no list")
+    };
+    let names: Vec<&str> = list
+        .service
+        .iter()
+        .map(|service| service.name.as_str())
+        .collect();
+    for name in [
+        "nora.backup.v1.AgentService",
+        "nora.backup.v1.BackupService",
+        "nora.backup.v1.RestoreService",
+        "grpc.health.v1.Health",
+    ] {
+        assert!(names.contains(&name), "{names:?}");
+    }
+}
+
+#[tokio::test]
+async fn reflection_can_be_turned_off() {
+    let rig = Rig::start_with(|settings| settings.reflection = false).await;
+    let mut client = ServerReflectionClient::new(rig.channel());
+    let requests = futures::stream::iter([ServerReflectionRequest::default()]);
+    let status = client.server_reflection_info(requests).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::Unimplemented);
+}
