@@ -173,12 +173,20 @@ impl Store for OpendalStore {
     }
 
     async fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Bytes, StoreError> {
-        let buffer = self
-            .operator
-            .read_with(name)
-            .range(offset..offset.saturating_add(length))
-            .await
-            .map_err(|e| from_opendal("read", name, &e))?;
+        let end = offset.saturating_add(length);
+        let read = |end| self.operator.read_with(name).range(offset..end);
+        let buffer = match read(end).await {
+            Err(e) if e.kind() == ErrorKind::RangeNotSatisfied => {
+                // The object ends before the range does: what there is of it.
+                let end = end.min(self.stat(name).await?.unwrap_or(0));
+                if end <= offset {
+                    return Ok(Bytes::new());
+                }
+                read(end).await
+            }
+            read => read,
+        };
+        let buffer = buffer.map_err(|e| from_opendal("read", name, &e))?;
         Ok(buffer.to_bytes())
     }
 

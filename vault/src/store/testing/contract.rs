@@ -75,6 +75,8 @@ async fn parts(store: &dyn Store) {
     assert_eq!(part(3, 4).await.expect("a part"), "3456");
     assert_eq!(part(9, 1).await.expect("the end"), "9");
     assert_eq!(part(8, 100).await.expect("over the end"), "89");
+    assert_eq!(part(10, 5).await.expect("beyond the end"), "");
+    assert_eq!(part(99, 5).await.expect("beyond the end"), "");
     let error = store
         .get_range("c/none", 0, 1)
         .await
