@@ -1,6 +1,6 @@
 //! A server of its own for each test, and what a worker would do.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use catalog::{BackupResult, Catalog, CatalogSettings, ClaimOutcome, Fence};
 use jsonwebtoken::{EncodingKey, Header, encode};
@@ -31,6 +31,7 @@ pub const SECRET: &str = "the secret of these tests, 32 bytes";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub struct Rig {
+    pub address: SocketAddr,
     pub catalog: Catalog,
     pub bus: InProcessBus,
     pub queue: InProcessQueue,
@@ -124,6 +125,7 @@ impl Rig {
             .unwrap()
             .connect_lazy();
         Self {
+            address,
             catalog,
             bus,
             queue,

@@ -3,6 +3,7 @@
 //! vault.
 
 mod authentication;
+mod encryption;
 mod harness;
 mod isolation;
 mod lists;
