@@ -127,9 +127,15 @@ impl Tx {
 
     /// Makes it so.
     pub(crate) async fn commit(self) -> Result<(), CatalogError> {
-        fail::fail_point!(&failpoint("before-commit", self.doing));
+        fail::fail_point!(&format!(
+            "catalog-before-commit-{}",
+            self.doing.replace(' ', "-")
+        ));
         self.inner.commit().await.doing(self.doing)?;
-        fail::fail_point!(&failpoint("after-commit", self.doing));
+        fail::fail_point!(&format!(
+            "catalog-after-commit-{}",
+            self.doing.replace(' ', "-")
+        ));
         Ok(())
     }
 
@@ -140,12 +146,6 @@ impl Tx {
         work.notify_one();
         Ok(())
     }
-}
-
-/// The name of a failpoint: `catalog-before-commit-complete-backup`.
-#[cfg(feature = "failpoints")]
-fn failpoint(when: &str, doing: &str) -> String {
-    format!("catalog-{when}-{}", doing.replace(' ', "-"))
 }
 
 async fn connect(options: ConnectOptions) -> Result<DatabaseConnection, CatalogError> {

@@ -92,7 +92,7 @@ async fn at_each(work: Work) -> Result<()> {
 }
 
 async fn killed_at(failpoint: &str, work: Work) -> Result<()> {
-    let mut standalone = Standalone::prepare(failpoint)?.with_env("NORA_BACKUP_PACK_GRACE_MS", "0");
+    let mut standalone = Standalone::prepare(failpoint)?.with_env("NORA_BACKUP_COMPACT_GRACE_MS", "0");
     let root = standalone.agent_dir("agent");
     fixture::every_kind(&root)?;
     fixture::random_files(&root.join("bulk"), 5, 8 << 20, 1)?;
