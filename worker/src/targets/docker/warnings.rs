@@ -1,0 +1,67 @@
+//! What the new agent has not quite as the backup has it: a bounded list, and things that are the
+//! same for many entries said once.
+
+use std::collections::BTreeMap;
+
+use crate::{files::show, targets::WARNINGS_MAX};
+
+/// Warnings of one restore.
+#[derive(Default)]
+pub(super) struct Warnings {
+    listed: Vec<String>,
+    omitted: u64,
+    /// Entries by what is the matter with all of them, with the first one's path.
+    common: BTreeMap<&'static str, (u64, String)>,
+}
+
+impl Warnings {
+    /// Notes something.
+    pub(super) fn add(&mut self, message: impl Into<String>) {
+        // The last places are for what concerns many entries, and for the count of the others.
+        if self.listed.len() < WARNINGS_MAX - 10 {
+            self.listed.push(message.into());
+        } else {
+            self.omitted += 1;
+        }
+    }
+
+    /// Notes something that concerns an entry like many others.
+    pub(super) fn add_common(&mut self, path: &[u8], message: &'static str) {
+        let (count, _) = self
+            .common
+            .entry(message)
+            .or_insert_with(|| (0, show(path)));
+        *count += 1;
+    }
+
+    /// All of them, in words.
+    pub(super) fn into_messages(self) -> Vec<String> {
+        let common = self.common.into_iter().map(|(message, said)| match said {
+            (1, first) => format!("{first} {message}"),
+            (count, first) => format!("{first} and {} more: {message}", count - 1),
+        });
+        let mut messages: Vec<String> = self.listed.into_iter().chain(common).collect();
+        if self.omitted > 0 {
+            messages.push(format!("{} more warnings are not listed", self.omitted));
+        }
+        messages
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounded_and_said_once() {
+        let mut warnings = Warnings::default();
+        for number in 0..500 {
+            warnings.add(format!("file {number}"));
+            warnings.add_common(b"x", "is odd");
+        }
+        let messages = warnings.into_messages();
+        assert!(messages.len() <= WARNINGS_MAX);
+        assert!(messages.contains(&"\"x\" and 499 more: is odd".to_owned()));
+        assert_eq!(messages.last().unwrap(), "410 more warnings are not listed");
+    }
+}
