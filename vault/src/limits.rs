@@ -21,7 +21,7 @@ pub const PACK_BYTES: usize = 16 * 1024 * 1024;
 pub const PACK_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Longest index or manifest object that a reader accepts.
 pub const DOCUMENT_BYTES_MAX: u64 = 512 * 1024 * 1024;
-/// An index object is closed once it lists this many chunks.
+/// An index object is closed once it lists this many chunks, unless a test says otherwise.
 pub const INDEX_CHUNKS_MAX: usize = 200_000;
 /// Length of a chunk id.
 pub const CHUNK_ID_BYTES: usize = 16;

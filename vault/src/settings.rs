@@ -7,6 +7,7 @@ use clap::Args;
 use crate::{
     error::{Result, VaultError},
     keyring::{KeyEncryptionKey, Keyring},
+    limits::INDEX_CHUNKS_MAX,
     store::{OpendalStore, Store},
 };
 
@@ -182,6 +183,9 @@ pub struct VaultSettings {
         value_parser = clap::value_parser!(i32).range(1..=19)
     )]
     pub compression_level: i32,
+    /// Chunks that one index object lists, about.
+    #[arg(skip = INDEX_CHUNKS_MAX)]
+    pub index_chunks_max: usize,
 }
 
 impl Default for VaultSettings {
@@ -189,6 +193,7 @@ impl Default for VaultSettings {
         Self {
             threads: 0,
             compression_level: 3,
+            index_chunks_max: INDEX_CHUNKS_MAX,
         }
     }
 }

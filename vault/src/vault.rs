@@ -15,7 +15,7 @@ use crate::{
     error::{Result, StoreErrorKind, VaultError},
     index::{ChunkIndex, PackAt},
     keyring::{DataKey, Keyring, VaultKeys},
-    limits::{DOCUMENT_BYTES_MAX, INDEX_CHUNKS_MAX},
+    limits::DOCUMENT_BYTES_MAX,
     manifest::ManifestRef,
     pack::{check_toc, pack_name, read_toc},
     random,
@@ -209,7 +209,7 @@ impl Vault {
             let toc = pack.table_of_contents.as_ref();
             let count: usize =
                 toc.map_or(0, |t| t.segments.iter().map(|s| s.chunk_bytes.len()).sum());
-            if chunks > 0 && chunks + count > INDEX_CHUNKS_MAX {
+            if chunks > 0 && chunks + count > self.settings.index_chunks_max {
                 documents.push(Index::default());
                 chunks = 0;
             }

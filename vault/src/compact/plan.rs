@@ -172,7 +172,10 @@ fn decide(uses: &[Use]) -> Vec<Fate> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        Fate::{Copy, Keep, Leave, Rescue, Retire, Wait},
+        *,
+    };
 
     fn used(pack_bytes: u64, live_bytes: u64) -> Use {
         Use {
@@ -204,7 +207,6 @@ mod tests {
             young(0),
             young(100),
         ]);
-        use Fate::{Copy, Keep, Leave, Rescue, Retire, Wait};
         assert_eq!(fates, [Keep, Keep, Copy, Retire, Wait, Rescue, Leave, Keep]);
     }
 

@@ -13,7 +13,6 @@ use super::{
 };
 use crate::{
     error::{Result, VaultError},
-    limits::INDEX_CHUNKS_MAX,
     manifest::ManifestRef,
     pack::pack_name,
     vault::index_name,
@@ -56,7 +55,13 @@ fn pack_id(id: &[u8]) -> Option<[u8; 32]> {
 }
 
 /// Whether a new index would say something new, or save many small ones.
-fn is_due(survey: &Survey, kept: &HashSet<[u8; 32]>, retired: &Retired, copied: &Copied) -> bool {
+fn is_due(
+    survey: &Survey,
+    kept: &HashSet<[u8; 32]>,
+    retired: &Retired,
+    copied: &Copied,
+    index_chunks_max: usize,
+) -> bool {
     let contents = &survey.contents;
     let adopts = |pack: &IndexedPack| pack_id(&pack.pack_id).is_some_and(|i| kept.contains(&i));
     let chunks = contents
@@ -64,7 +69,7 @@ fn is_due(survey: &Survey, kept: &HashSet<[u8; 32]>, retired: &Retired, copied: 
         .read()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
         .len();
-    let indexes_max = chunks / (INDEX_CHUNKS_MAX / 2) + SPARE_INDEXES_MAX;
+    let indexes_max = 2 * chunks / index_chunks_max.max(1) + SPARE_INDEXES_MAX;
     !retired.now.is_empty()
         || !copied.repacked.packs.is_empty()
         || !contents.unreadable_indexes.is_empty()
@@ -124,7 +129,8 @@ impl Compaction {
         fail::fail_point!("compact-packs-copied");
 
         let mut replaced = contents.superseded_ids.clone();
-        if is_due(survey, &kept, &retired, copied) {
+        let index_chunks_max = self.vault.settings.index_chunks_max;
+        if is_due(survey, &kept, &retired, copied, index_chunks_max) {
             if !retired.now.is_empty()
                 && let Some(object) = self.appeared(survey, &retired.index_ids).await?
             {
@@ -206,7 +212,7 @@ impl Compaction {
 
     async fn list_pack(&self, pending: &mut Pending, pack: IndexedPack) -> Result<()> {
         let chunks = chunks_of(&pack);
-        if pending.chunks > 0 && pending.chunks + chunks > INDEX_CHUNKS_MAX {
+        if pending.chunks > 0 && pending.chunks + chunks > self.vault.settings.index_chunks_max {
             let full = std::mem::take(&mut pending.packs);
             let (ids, _) = self
                 .vault

@@ -19,7 +19,7 @@ use crate::{
     error::{Result, VaultError},
     index::{ChunkIndex, PackAt, SegmentAt},
     keyring::DataKey,
-    limits::{INDEX_CHUNKS_MAX, UPLOADS_MAX},
+    limits::UPLOADS_MAX,
     meter::Meter,
     pack::{CompressedSegment, FinishedPack, PackBuilder, pack_name},
     vault::Vault,
@@ -366,7 +366,7 @@ impl Packer {
             .map(|s| s.chunk_bytes.len())
             .sum::<usize>();
         self.stored.packs.push(upload.pack);
-        if self.chunks_unindexed >= INDEX_CHUNKS_MAX {
+        if self.chunks_unindexed >= self.vault.settings.index_chunks_max {
             // Long jobs index as they go: memory stays bounded, and an
             // interrupted attempt's packs need not be read to be known.
             let packs = std::mem::take(&mut self.stored.packs);

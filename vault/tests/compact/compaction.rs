@@ -322,6 +322,34 @@ async fn objects_that_are_no_packs_or_indexes_go_when_nothing_needs_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn packs_under_two_data_keys_stay_readable() {
+    // Two first attempts each made a key and wrote under it.
+    let (store, other) = (new_store().await, new_store().await);
+    let (one, two) = (
+        tree([("a", 1, 300_000), ("shared", 2, 30_000)]),
+        tree([("shared", 2, 30_000)]),
+    );
+    let mut kept = Vec::new();
+    for (store, name) in [(&store, "x"), (&other, "y")] {
+        back_up(store, name, 1, &one).await.unwrap();
+        let id = format!("{name}-kept");
+        kept.push((back_up(store, &id, 1, &two).await.unwrap(), two.clone()));
+        delete(store, name).await;
+    }
+    for name in other.names() {
+        store.set_object(&name, other.object(&name));
+    }
+    assert_holds(&store, &kept, "together").await;
+    let report = compact_fully(&store, T0 + HOUR).await.unwrap();
+    assert_eq!(
+        (report.rewritten_packs, report.removed_packs),
+        (2, 2),
+        "{report:?}"
+    );
+    assert_holds(&store, &kept, "copied").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_canceled_compaction_changes_nothing_more() {
     let store = new_store().await;
     back_up(&store, "one", 1, &tree([("a", 1, 100_000)]))

@@ -10,7 +10,7 @@ use vault::{
 
 use super::support::{
     HOUR, T0, Tree, assert_holds, back_up, compact, compact_fully, delete, folder, new_store,
-    noise, packs, tree,
+    noise, packs, shorten_indexes, tree,
 };
 
 /// When the compactions run that are interrupted.
@@ -126,6 +126,16 @@ async fn whatever_call_fails_nothing_is_lost_and_the_next_one_ends_the_work() {
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_call_of_a_merge_fails_nothing_is_lost() {
     let (store, backups) = scattered_vault().await;
+    every_call_fails(store, backups).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_part_of_an_index_is_missing_nothing_is_lost() {
+    let (store, backups) = busy_vault().await;
+    shorten_indexes(&store);
+    let clean = store.fork(FaultPlan::default());
+    compact(&clean, NOW).await.unwrap();
+    assert!(folder(&clean, "indexes").len() > 2);
     every_call_fails(store, backups).await;
 }
 

@@ -14,7 +14,7 @@ use vault::{
 
 use super::support::{
     HOUR, MINUTE, T0, Tree, assert_holds, at, back_up, compact_as, compact_fully, delete,
-    new_store, noise, packs, restore, spec,
+    new_store, noise, packs, restore, shorten_indexes, spec,
 };
 
 /// One change of the agent's state: a file becomes this, or goes.
@@ -98,9 +98,13 @@ struct World {
 }
 
 impl World {
-    async fn new() -> Self {
+    async fn new(short_indexes: bool) -> Self {
+        let store = new_store().await;
+        if short_indexes {
+            shorten_indexes(&store);
+        }
         Self {
-            store: new_store().await,
+            store,
             now_ms: T0,
             tree: Tree::new(),
             live: BTreeMap::new(),
@@ -270,8 +274,8 @@ impl World {
     }
 }
 
-async fn live_through(history: Vec<Step>) {
-    let mut world = World::new().await;
+async fn live_through(short_indexes: bool, history: Vec<Step>) {
+    let mut world = World::new(short_indexes).await;
     for (number, step) in history.into_iter().enumerate() {
         let shown = format!("after step {number}, {step:?}");
         world.step(step).await;
@@ -297,8 +301,8 @@ proptest! {
     #![proptest_config(Config { cases: cases(), max_shrink_iters: 400, failure_persistence: None, ..Config::default() })]
 
     #[test]
-    fn what_is_committed_and_not_deleted_reads_back(history in vec(step(), 1..24)) {
+    fn what_is_committed_and_not_deleted_reads_back(short in any::<bool>(), history in vec(step(), 1..24)) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        runtime.block_on(live_through(history));
+        runtime.block_on(live_through(short, history));
     }
 }

@@ -39,12 +39,23 @@ pub fn tree<const N: usize>(files: [(&str, u64, usize); N]) -> Tree {
         .into()
 }
 
+/// With an object of this name in the store, an index takes several objects.
+const SHORT_INDEXES: &str = "test/short-indexes";
+
+/// Lets every index from now on take several objects.
+pub fn shorten_indexes(store: &MemoryStore) {
+    store.set_object(SHORT_INDEXES, Some(bytes::Bytes::new()));
+}
+
 pub async fn open(store: Arc<MemoryStore>) -> Result<Vault> {
     let keyring = Keyring::new(KeyEncryptionKey::new([5; 32]), vec![]);
-    let settings = VaultSettings {
+    let mut settings = VaultSettings {
         threads: 1,
         ..VaultSettings::default()
     };
+    if store.object(SHORT_INDEXES).is_some() {
+        settings.index_chunks_max = 2;
+    }
     Vault::open_or_create(store as Arc<dyn Store>, "a1", &keyring, settings).await
 }
 

@@ -134,7 +134,7 @@ async fn a_backup_that_wakes_up_at_any_call_harms_no_other() {
                 if let Err(error) = report {
                     // What it needs was removed while it slept beyond the grace period.
                     assert!(matches!(what, Meanwhile::Removal), "{shown}: {error}");
-                    assert!(error.to_string().contains("/"), "{shown}: {error}");
+                    assert!(error.to_string().contains('/'), "{shown}: {error}");
                 }
                 assert_holds(&unaware, &backups, &shown).await;
             }
