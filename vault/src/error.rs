@@ -126,9 +126,8 @@ impl VaultError {
                     "DESTINATION_UNAVAILABLE"
                 }
             },
-            Self::Missing { .. } => "OBJECT_MISSING",
+            Self::Missing { .. } | Self::NoVault { .. } => "OBJECT_MISSING",
             Self::Corrupt { .. } | Self::Version { .. } | Self::KeysGone { .. } => "OBJECT_CORRUPT",
-            Self::NoVault { .. } => "OBJECT_MISSING",
             Self::KeyNotConfigured { .. } => "KEY_NOT_CONFIGURED",
             Self::Changed { .. } => "AGENT_BUSY",
             Self::Canceled => "CANCELED",

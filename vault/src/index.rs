@@ -99,7 +99,7 @@ impl ChunkIndex {
             hashbrown::hash_table::Entry::Occupied(_) => false,
             hashbrown::hash_table::Entry::Vacant(vacant) => {
                 vacant.insert(number);
-                if number as usize % SLAB == 0 {
+                if (number as usize).is_multiple_of(SLAB) {
                     // The first slab grows by itself: small vaults stay small.
                     slabs.push(if number == 0 {
                         Vec::new()

@@ -144,13 +144,13 @@ impl DataKey {
     }
 
     /// The gear table for cutting: 256 numbers that only this vault knows.
-    pub(crate) fn gear(&self) -> Box<[u64; 256]> {
+    pub(crate) fn gear(&self) -> [u64; 256] {
         let seed = derive(self.secret(), &[], b"nora-vault v1 gear");
         let mut bytes = Zeroizing::new([0; 2048]);
         blake3::Hasher::new_keyed(&seed)
             .finalize_xof()
             .fill(bytes.as_mut());
-        let mut gear = Box::new([0; 256]);
+        let mut gear = [0; 256];
         for (number, bytes) in gear.iter_mut().zip(bytes.chunks_exact(8)) {
             *number = u64::from_le_bytes(bytes.try_into().expect("8 bytes"));
         }

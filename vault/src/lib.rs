@@ -10,12 +10,13 @@
 //! - [`vault`]: a vault opened
 //! - [`write`]: source to vault: read, cut, segment, compress, seal, pack, put
 //! - [`read`]: vault to sink: list, one file, everything, tar, verify
-//! - [`compact`]: what no backup needs any more goes
+//! - [`compact`]: what no backup needs any more goes; `erase`: everything does
 //!
 //! The format is described field by field in docs/format.md. This crate knows
 //! nothing of gRPC, SQL, queues or containers.
 
 pub mod compact;
+mod erase;
 pub mod error;
 mod id;
 mod index;

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use clap::Args;
+use clap::{Args, builder::TypedValueParser as _};
 
 use crate::{
     error::{Result, VaultError},
@@ -46,7 +46,8 @@ pub struct DestinationSettings {
         env = "NORA_BACKUP_DIR",
         default_value = "",
         hide_default_value = true,
-        value_name = "PATH"
+        value_name = "PATH",
+        value_parser = clap::builder::StringValueParser::new().map(PathBuf::from)
     )]
     pub dir: PathBuf,
 }
@@ -66,7 +67,7 @@ impl DestinationSettings {
                 if !self.dir.is_absolute() {
                     return Err(wrong(
                         "NORA_BACKUP_DIR",
-                        format!("is {:?}: set it to an absolute path", self.dir),
+                        format!("is \"{}\": set it to an absolute path", self.dir.display()),
                     )
                     .into());
                 }

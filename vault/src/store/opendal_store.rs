@@ -22,7 +22,7 @@ use crate::error::{StoreError, StoreErrorKind};
 /// Where unfinished writes of a local destination lie, below its root.
 const TEMPORARY: &str = ".nora-tmp";
 /// A call that moves no byte for this long has failed.
-const STALL: Duration = Duration::from_secs(60);
+const STALL: Duration = Duration::from_mins(1);
 /// Attempts after the first, of what the destination calls temporary.
 const RETRIES: usize = 3;
 

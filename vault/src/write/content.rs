@@ -20,7 +20,7 @@ const LIST_MASK: u16 = 0x03ff;
 
 /// Content-defined cutting (FastCDC, 2020) with the vault's own gear table.
 pub(super) struct Cutter {
-    gear: Arc<Box<[u64; 256]>>,
+    gear: Arc<[u64; 256]>,
     gear_shifted: Arc<[u64; 256]>,
     masks: (u64, u64),
     buffer: Vec<u8>,
@@ -31,7 +31,7 @@ pub(super) struct Cutter {
 impl Default for Cutter {
     /// A placeholder without a buffer, while the real one is in use.
     fn default() -> Self {
-        let gear = Arc::new(Box::new([0; 256]));
+        let gear = Arc::new([0; 256]);
         Self {
             gear,
             gear_shifted: Arc::new([0; 256]),
@@ -44,7 +44,7 @@ impl Default for Cutter {
 }
 
 impl Cutter {
-    pub(super) fn new(gear: Arc<Box<[u64; 256]>>) -> Self {
+    pub(super) fn new(gear: Arc<[u64; 256]>) -> Self {
         let gear_shifted = Arc::new(gear.map(|number| number << 1));
         let masks = select_masks(CHUNK_BYTES_AVG, Normalization::Level1);
         Self {
@@ -207,7 +207,7 @@ mod tests {
     }
 
     fn cut_all(data: &[u8], piece: usize) -> Vec<usize> {
-        let mut gear = Box::new([0; 256]);
+        let mut gear = [0; 256];
         for (n, number) in gear.iter_mut().enumerate() {
             let hash = blake3::hash(&[n as u8]);
             *number = u64::from_le_bytes(hash.as_bytes()[..8].try_into().unwrap());

@@ -8,7 +8,7 @@ use zstd::zstd_safe::{CParameter, Strategy};
 use crate::{
     error::{Result, VaultError},
     id::ChunkId,
-    limits::{CHUNK_BYTES_MAX, SEGMENT_BYTES},
+    limits::{CHUNK_BYTES_CUT_MAX, CHUNK_BYTES_MAX, SEGMENT_BYTES},
     pack::CompressedSegment,
 };
 
@@ -25,6 +25,8 @@ const DEFAULT_LEVEL: i32 = 3;
 const PROBES: usize = 8;
 /// …of this length each.
 const PROBE_BYTES: usize = 4096;
+/// From this length on a segment's buffer grows to its full length at once.
+const GROWN_BYTES: usize = 256 * 1024;
 
 /// The segment that chunks are being added to.
 #[derive(Default)]
@@ -49,6 +51,12 @@ impl SegmentBuilder {
     pub(super) fn push(&mut self, id: &ChunkId, chunk: &[u8]) -> u32 {
         debug_assert!(!chunk.is_empty() && chunk.len() <= CHUNK_BYTES_MAX);
         let offset = self.raw.len() as u32;
+        if self.raw.len() + chunk.len() > self.raw.capacity() && self.raw.len() >= GROWN_BYTES {
+            // Doubling would end at twice what a segment needs.
+            let full = SEGMENT_BYTES + CHUNK_BYTES_CUT_MAX;
+            self.raw
+                .reserve_exact(full.max(self.raw.len() + chunk.len()) - self.raw.len());
+        }
         self.raw.extend_from_slice(chunk);
         self.chunk_ids.extend_from_slice(id);
         self.chunk_bytes.push(chunk.len() as u32);
@@ -62,13 +70,8 @@ impl SegmentBuilder {
     /// The segment, if it has a chunk; the next one is built in `spare`.
     pub(super) fn take(&mut self, spare: Vec<u8>) -> Option<RawSegment> {
         let number = self.number.take()?;
-        let mut raw = std::mem::replace(&mut self.raw, spare);
+        let raw = std::mem::replace(&mut self.raw, spare);
         self.raw.clear();
-        if self.raw.capacity() == 0 {
-            // The first of a lane grows by itself: small backups stay small.
-            std::mem::swap(&mut self.raw, &mut Vec::new());
-        }
-        raw.shrink_to(raw.len());
         Some(RawSegment {
             number,
             raw,

@@ -266,9 +266,9 @@ impl BackupWriter {
             }
         }
         if all_there {
-            segments.into_iter().for_each(|segment| {
+            for segment in segments {
                 self.used_segments.insert(segment);
-            });
+            }
         }
         Ok(all_there)
     }
@@ -341,7 +341,7 @@ impl BackupWriter {
             self.statistics.files += 1;
             self.statistics.size_bytes += content.size_bytes;
             self.use_content(content)
-                .map_err(|_| refuse("its content is not in the vault"))?;
+                .map_err(|()| refuse("its content is not in the vault"))?;
         }
         self.meter.add_entry();
         let record = entry.encode_length_delimited_to_vec();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use vault::{CompactSpec, Vault};
+use vault::Vault;
 
 use super::open_vault;
 use crate::{clock::now_ms, failure::JobError, runner::context::JobContext};
@@ -17,7 +17,8 @@ pub(super) async fn run(context: &Arc<JobContext>) -> Result<(), JobError> {
         vault.delete_backup(backup_id).await?;
         fail::fail_point!("worker-manifests-deleted");
         if is_last_of_gone_agent(context, vault).await? {
-            empty(context, vault).await?;
+            // A later agent of this id, of whatever owner, begins with nothing.
+            vault.erase().await?;
         }
         vault_bytes = vault.stored_bytes().await?;
     }
@@ -37,17 +38,4 @@ async fn is_last_of_gone_agent(context: &JobContext, vault: &Vault) -> Result<bo
     let agent_id = &context.lease.job.agent_id;
     let agent = context.persist(|| catalog.get_agent(agent_id)).await?;
     Ok(agent.is_none() && vault.manifests().await?.is_empty())
-}
-
-/// Removes all packs of a vault without backups.
-async fn empty(context: &JobContext, vault: &Vault) -> Result<(), JobError> {
-    let spec = CompactSpec {
-        garbage: Default::default(),
-        grace_ms: 0,
-        may_remove: true,
-        now_ms: now_ms(),
-    };
-    let cancel = context.stop.token().clone();
-    vault.compact(spec, cancel, context.meter.clone()).await?;
-    Ok(())
 }
