@@ -99,6 +99,12 @@ impl Parts {
             .migrate()
             .await
             .map_err(|error| failed("bring the database up to date", &error))?;
+        // The queue in memory is empty: what the last process had put there is
+        // put there again.
+        catalog
+            .redispatch_all()
+            .await
+            .map_err(|error| failed("look for waiting jobs", &error))?;
         let (queue, bus) = (InProcessQueue::default(), InProcessBus::default());
         Ok(Self {
             settings,
