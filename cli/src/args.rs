@@ -15,7 +15,6 @@ pub const DEFAULT_LISTEN: &str = "127.0.0.1:50551";
 #[command(
     name = "nora-backup",
     version,
-    about,
     max_term_width = 100,
     subcommand_required = true,
     arg_required_else_help = true,

@@ -54,10 +54,15 @@ pub struct DemoArgs {
     pub dir: Option<PathBuf>,
 }
 
-/// Runs it; Ctrl-C cleans up as well.
+/// Runs it.
 pub async fn run(args: DemoArgs, out: Output) -> Result<()> {
+    steps::run(args, out).await
+}
+
+/// Ends some work at Ctrl-C; what comes after it cleans up.
+async fn interruptible<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::select! {
-        ended = steps::run(args, out) => ended,
+        ended = work => ended,
         _ = signal::ctrl_c() => Err(CliError::new(Exit::Interrupted, "interrupted")),
     }
 }

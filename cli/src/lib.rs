@@ -44,9 +44,29 @@ pub fn command() -> clap::Command {
     standalone::complete(<Cli as clap::CommandFactory>::command())
 }
 
+/// The same for this process: a variable that is set but empty is not set.
+fn command_here() -> clap::Command {
+    fn forget_empty(command: clap::Command) -> clap::Command {
+        command
+            .mut_args(|arg| {
+                let empty = arg
+                    .get_env()
+                    .and_then(std::env::var_os)
+                    .is_some_and(|value| value.is_empty());
+                if empty {
+                    arg.env(clap::builder::Resettable::Reset)
+                } else {
+                    arg
+                }
+            })
+            .mut_subcommands(forget_empty)
+    }
+    forget_empty(command())
+}
+
 /// Parses the command line, runs the command and says how it ended.
 pub fn main() -> ExitCode {
-    let cli = match Cli::from_arg_matches_mut(&mut command().get_matches()) {
+    let cli = match Cli::from_arg_matches_mut(&mut command_here().get_matches()) {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };

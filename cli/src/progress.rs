@@ -77,7 +77,9 @@ impl Meter {
                 bar.set_message(format!("{}, {rate}/s", human::bytes(bytes)));
             }
             Self::Lines(lines) => {
-                if lines.is_due(Phase::Transferring, "", Instant::now()) {
+                // What is there within a second needs no line.
+                let is_first = lines.last.is_none();
+                if lines.is_due(Phase::Transferring, "", Instant::now()) && !is_first {
                     line(&format!("{}: {}", lines.what, human::bytes(bytes)));
                 }
             }

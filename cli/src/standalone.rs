@@ -16,7 +16,10 @@ use std::{
 };
 
 use catalog::{CatalogSettings, DatabaseUrl};
-use clap::Args;
+use clap::{
+    Args,
+    builder::{OsStringValueParser, TypedValueParser as _},
+};
 use data_dir::DataDir;
 use server::ServerSettings;
 use tokio::{
@@ -74,36 +77,42 @@ pub struct StandaloneArgs {
 /// Gives the parts' settings the defaults of one data directory.
 pub fn complete(command: clap::Command) -> clap::Command {
     command.mut_subcommand("standalone", |standalone| {
-        standalone
-            .mut_arg("listen", |arg| arg.visible_alias("listen"))
-            .mut_arg("database_url", |arg| {
-                arg.required(false)
-                    .default_value(DATABASE_DEFAULT)
-                    .value_parser(database_url)
-            })
-            .mut_arg("dir", |arg| {
-                arg.help("Folder of the local destination (when not set: DATA_DIR)")
-            })
-            .mut_arg("encryption_key", |arg| {
-                arg.help(
-                    "Key-encryption key that wraps new data keys: 64 hexadecimal digits (when not \
-                     set: the one in DATA_DIR/key, made at the first start)",
-                )
-            })
-            .mut_arg("jwt_secret", |arg| {
-                arg.help(
-                    "Secret that signs callers' tokens (HS256), at least 32 bytes (when not set: \
-                     the one in DATA_DIR/jwt-secret, made at the first start)",
-                )
-            })
-            .mut_arg("source_roots", |arg| {
-                arg.help(
-                    "Folders under which directory sources and restore targets may lie, absolute, \
-                     separated by ':' (when not set: your home folder)",
-                )
-            })
-            .mut_arg("health_address", |arg| arg.default_value("127.0.0.1"))
+        standalone.mut_args(complete_setting)
     })
+}
+
+fn complete_setting(arg: clap::Arg) -> clap::Arg {
+    let path = || OsStringValueParser::new().map(PathBuf::from);
+    match arg.get_id().as_str() {
+        "listen" => arg.visible_alias("listen"),
+        "database_url" => arg
+            .required(false)
+            .default_value(DATABASE_DEFAULT)
+            .value_parser(database_url)
+            .help_heading("Catalog"),
+        "database_connections" | "max_attempts" | "retry_base_ms" | "retry_max_ms" => {
+            arg.help_heading("Catalog")
+        }
+        // An empty path is one that is not set.
+        "tls_certificate" | "tls_key" | "tls_client_authority" => arg.value_parser(path()),
+        "dir" => arg
+            .value_parser(path())
+            .help("Folder of the local destination (when not set: DATA_DIR)"),
+        "encryption_key" => arg.help(
+            "Key-encryption key that wraps new data keys: 64 hexadecimal digits (when not set: \
+             the one in DATA_DIR/key, made at the first start)",
+        ),
+        "jwt_secret" => arg.help(
+            "Secret that signs callers' tokens (HS256), at least 32 bytes (when not set: the one \
+             in DATA_DIR/jwt-secret, made at the first start)",
+        ),
+        "source_roots" => arg.help(
+            "Folders under which directory sources and restore targets may lie, absolute, \
+             separated by ':' (when not set: your home folder)",
+        ),
+        "health_address" => arg.default_value("127.0.0.1"),
+        _ => arg,
+    }
 }
 
 /// The default stands for a file in the data directory; empty is not set.

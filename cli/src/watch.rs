@@ -335,6 +335,9 @@ fn ended_badly(what: &str, id: &str, state: &str, failure: Option<&Failure>) -> 
             error.message = format!("{}: {}", error.message, failure.message);
         }
         error.reason = (!failure.reason.is_empty()).then(|| failure.reason.clone());
+        if failure.reason == "SOURCE_DENIED" {
+            return error.hint("`nora-backup standalone --source-root FOLDER` allows a folder");
+        }
     }
     error
 }

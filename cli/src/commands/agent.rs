@@ -15,6 +15,7 @@ use crate::{
     find::{agent_error, incomplete},
     output::json::Document as _,
     show,
+    standalone::data_dir,
 };
 
 /// What can be done with agents.
@@ -135,6 +136,7 @@ async fn register(session: &Session, args: RegisterArgs) -> Result<()> {
     let kind = match (args.directory, args.container) {
         (Some(folder), _) => {
             let path = absolute(session, &folder)?;
+            warn_of_itself(session, &path);
             source::Kind::Directory(DirectorySource { path })
         }
         (None, container) => source::Kind::Docker(DockerSource {
@@ -207,6 +209,20 @@ pub fn absolute(session: &Session, path: &std::path::Path) -> Result<String> {
             path.to_string_lossy()
         ))
     })
+}
+
+/// An agent that holds the standalone's own data would back up its backups.
+fn warn_of_itself(session: &Session, path: &str) {
+    if let Ok(data) = data_dir::default_path()
+        && session.server.is_local
+        && data.starts_with(path)
+        && data.exists()
+    {
+        session.out.note(format!(
+            "warning: {path} holds {}, the service's own data: its backups would grow with each backup",
+            data.display()
+        ));
+    }
 }
 
 async fn show(session: &Session, agent_id: String) -> Result<()> {

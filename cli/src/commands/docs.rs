@@ -149,6 +149,29 @@ mod tests {
     }
 
     #[test]
+    fn the_page_about_commands_names_all_of_them() {
+        fn check(command: &clap::Command, path: &str, page: &str) {
+            for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
+                let path = format!("{path} {}", sub.get_name());
+                if sub.has_subcommands() {
+                    check(sub, &path, page);
+                } else {
+                    assert!(page.contains(&path), "docs/cli.md does not name `{path}`");
+                }
+            }
+        }
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/cli.md");
+        let page = std::fs::read_to_string(path).expect("docs/cli.md");
+        check(&crate::command(), "nora-backup", &page);
+        for (exit, meaning) in crate::exit::TABLE {
+            assert!(
+                page.contains(&format!("| {} | {meaning} |", exit.number())),
+                "{exit:?}"
+            );
+        }
+    }
+
+    #[test]
     fn no_secret_has_a_default() {
         for line in configuration()
             .lines()

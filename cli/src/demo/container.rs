@@ -25,7 +25,7 @@ use uuid::Uuid;
 use super::{
     DemoArgs,
     folder::blocking,
-    made_up,
+    interruptible, made_up,
     steps::{Comparison, Stage, first_backup, restore, second_backup},
     tarball,
 };
@@ -65,7 +65,7 @@ pub async fn run(args: &DemoArgs, stage: &mut Stage) -> Result<Comparison> {
         copy: format!("nora-demo-{tag}-copy"),
         volume: format!("nora-demo-{tag}-memory"),
     };
-    let ended = containers.demonstrate(stage).await;
+    let ended = interruptible(containers.demonstrate(stage)).await;
     if !args.keep {
         containers.remove().await;
     }

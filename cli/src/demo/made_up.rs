@@ -4,17 +4,18 @@
 use std::{
     ffi::OsStr,
     fmt::Write as _,
-    fs::{self, File, FileTimes, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Write as _},
     os::unix::{
         ffi::OsStrExt as _,
         fs::{FileExt as _, PermissionsExt as _, symlink},
     },
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
 };
 
-use rustix::fs::{CWD, FileType, Mode, XattrFlags, mknodat, setxattr};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags, mknodat, setxattr, utimensat,
+};
 
 use super::chance::Chance;
 
@@ -237,25 +238,30 @@ fn settle_times(root: &Path, chance: &mut Chance) -> io::Result<()> {
         let kind = entry.file_type()?;
         if kind.is_dir() {
             settle_times(&entry.path(), chance)?;
-        } else if kind.is_file() {
-            let time = if entry.file_name() == "empty" {
-                SystemTime::UNIX_EPOCH - Duration::new(86_400, 250)
-            } else {
-                moment(chance)
-            };
+        } else {
+            let mut time = moment(chance);
+            if entry.file_name() == "empty" {
+                time.tv_sec = -86_400;
+            }
             set_time(&entry.path(), time)?;
         }
     }
     set_time(root, moment(chance))
 }
 
-fn moment(chance: &mut Chance) -> SystemTime {
-    let nanos = chance.below(1_000_000_000) as u32;
-    SystemTime::UNIX_EPOCH + Duration::new(BIRTH + chance.below(40 * 86_400), nanos)
+fn moment(chance: &mut Chance) -> Timespec {
+    Timespec {
+        tv_sec: (BIRTH + chance.below(40 * 86_400)) as i64,
+        tv_nsec: chance.below(1_000_000_000) as i64,
+    }
 }
 
-fn set_time(path: &Path, time: SystemTime) -> io::Result<()> {
-    File::open(path)?.set_times(FileTimes::new().set_modified(time))
+fn set_time(path: &Path, time: Timespec) -> io::Result<()> {
+    let times = Timestamps {
+        last_access: time,
+        last_modification: time,
+    };
+    Ok(utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
 #[cfg(test)]

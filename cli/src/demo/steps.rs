@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use uuid::Uuid;
 
-use super::{DemoArgs, compare::Differences, container, folder};
+use super::{DemoArgs, compare::Differences, container, folder, interruptible};
 use crate::{
     commands::{backup::request_backup, restore::start_restore},
     connect::{Server, Session, call},
@@ -153,7 +153,7 @@ async fn in_place(args: &DemoArgs, path: &Path, out: Output) -> Result<()> {
     let ended = if args.docker {
         container::run(args, &mut stage).await
     } else {
-        folder::run(&mut stage).await
+        interruptible(folder::run(&mut stage)).await
     };
     service.stop().await?;
     let comparison = ended?;
@@ -361,17 +361,19 @@ fn conclude(stage: &Stage, comparison: &Comparison) -> Result<()> {
     for line in &differences.lines {
         let _ = write!(error.message, "\n  {line}");
     }
-    Err(error)
+    Err(error.hint("`nora-backup demo --keep` keeps both, to look at"))
 }
 
 /// How to go on by hand.
 fn next_commands(args: &DemoArgs, dir: &DataDir, path: &Path) -> String {
     if !args.keep {
-        return "\nGo on by hand:\n  \
-                nora-backup demo --keep            (the same, and everything stays)\n  \
-                nora-backup standalone             (a service of your own)\n  \
-                nora-backup --help"
-            .into();
+        let docker = if args.docker { " --docker" } else { "" };
+        return format!(
+            "\nGo on by hand:\n  \
+             nora-backup demo{docker} --keep    (the same, and everything stays)\n  \
+             nora-backup standalone     (a service of your own)\n  \
+             nora-backup --help"
+        );
     }
     let docker_host = args
         .docker_host

@@ -37,6 +37,8 @@ pub fn pack(root: &Path, into: impl Write) -> io::Result<()> {
             header.set_metadata(&metadata);
             header.set_uid(OWNER);
             header.set_gid(OWNER);
+            // The crate has no times before 1970.
+            header.set_mtime(u64::try_from(metadata.mtime()).unwrap_or(0));
             header.set_size(0);
             let kind = metadata.file_type();
             if kind.is_symlink() {

@@ -78,9 +78,10 @@ impl Table {
 
 /// Named values of one resource, aligned. Values of several lines are indented.
 pub fn fields(pairs: &[(&str, String)]) -> Vec<String> {
-    let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 1;
+    let shown = || pairs.iter().filter(|(_, value)| !value.is_empty());
+    let width = shown().map(|(name, _)| name.len()).max().unwrap_or(0) + 1;
     let mut lines = Vec::with_capacity(pairs.len());
-    for (name, value) in pairs.iter().filter(|(_, value)| !value.is_empty()) {
+    for (name, value) in shown() {
         let mut parts = value.lines();
         let first = parts.next().unwrap_or_default();
         lines.push(format!("{:<width$} {first}", format!("{name}:")));

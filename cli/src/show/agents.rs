@@ -102,6 +102,6 @@ mod tests {
             }),
             ..Agent::default()
         };
-        assert!(agent(&registered).contains(&"source: /srv/x".to_string()));
+        assert!(agent(&registered).contains(&"source:  /srv/x".to_string()));
     }
 }
