@@ -207,6 +207,7 @@ impl Reading {
             volumes: volumes.iter().filter_map(place).collect(),
             other_mounts: other.iter().filter_map(place).collect(),
             changes,
+            gone_before: runtime::gone_before(inspect),
             names_paths: !self.source.paths.is_empty(),
         });
         let captured = runtime::Captured {

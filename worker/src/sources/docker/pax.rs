@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn values_may_hold_any_bytes() {
-        let found = read(b"9 path=\xff\n26 SCHILY.xattr.user.x=\n=\0\n").unwrap();
+        let found = read(b"9 path=\xff\n27 SCHILY.xattr.user.x=\n=\0\n").unwrap();
         assert_eq!(found.path.as_deref(), Some(&b"\xff"[..]));
         assert_eq!(found.xattrs[0].name, b"user.x");
         assert_eq!(found.xattrs[0].value, b"\n=\0");

@@ -3,7 +3,7 @@
 //! The plan is a list of what is wanted, in path order. Everything that is wanted comes with the
 //! folders above it, so that a restore can make them as they were.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use bollard::models::{ChangeType, FilesystemChange};
 
@@ -74,6 +74,8 @@ pub(super) struct Given {
     pub(super) other_mounts: Vec<Vec<u8>>,
     /// What differs from the image.
     pub(super) changes: Vec<FilesystemChange>,
+    /// What was gone from the image already when a restore made the container.
+    pub(super) gone_before: Vec<Vec<u8>>,
 }
 
 impl Plan {
@@ -114,19 +116,25 @@ impl Plan {
         }
         wants.retain(|path, _| !within_any(&path.0, &this.excluded));
         want(&mut wants, Vec::new(), Extent::Single);
-        for path in wants.keys().cloned().collect::<Vec<_>>() {
-            let mut above = parent(&path.0);
+        let deleted: BTreeSet<Vec<u8>> = changes
+            .into_iter()
+            .filter(|(_, kind)| *kind == ChangeType::_2)
+            .map(|(path, _)| path)
+            .chain(given.gone_before)
+            // What came back is captured like everything else.
+            .filter(|path| !wants.contains_key(&Ordered(path.clone())))
+            .filter(|path| !given.names_paths || within_any(path, &given.registered))
+            .collect();
+        this.deleted = deleted.into_iter().collect();
+        // Also what is gone needs the folders above it.
+        let above = wants.keys().map(|path| &path.0).chain(&this.deleted);
+        for path in above.cloned().collect::<Vec<_>>() {
+            let mut above = parent(&path);
             while let Some(folder) = above {
                 want(&mut wants, folder.to_vec(), Extent::Single);
                 above = parent(folder);
             }
         }
-        this.deleted = changes
-            .into_iter()
-            .filter(|(_, kind)| *kind == ChangeType::_2)
-            .map(|(path, _)| path)
-            .filter(|path| !given.names_paths || within_any(path, &given.registered))
-            .collect();
         this.take(wants);
         this
     }

@@ -66,7 +66,6 @@ pub(super) async fn document(
                 .map(|mount| place(captured, &mount.target)),
         );
     }
-    let before = label(labels::DELETED_PATHS).unwrap_or_default();
     Ok(RuntimeDocument {
         image,
         image_id,
@@ -79,17 +78,18 @@ pub(super) async fn document(
             .to_owned(),
         inspect_json: serde_json::to_vec(inspect).unwrap_or_default(),
         mounts,
-        deleted_paths: deleted_paths(captured.plan, &before),
-        captured_paths: captured_paths
-            .into_iter()
-            .map(|path| [b"/", path.as_slice()].concat())
-            .collect(),
+        deleted_paths: captured.plan.deleted.iter().map(rooted).collect(),
+        captured_paths: captured_paths.iter().map(rooted).collect(),
         was_running: inspect
             .state
             .as_ref()
             .and_then(|state| state.running)
             .unwrap_or_default(),
     })
+}
+
+fn rooted(path: &Vec<u8>) -> Vec<u8> {
+    [b"/", path.as_slice()].concat()
 }
 
 async fn mount_document(
@@ -127,18 +127,17 @@ fn place(captured: &Captured<'_>, target: &str) -> Vec<u8> {
     resolved.unwrap_or_else(|| relative(target))
 }
 
-/// What is gone from the image, with what was gone already when the container was made by a
-/// restore and has not come back since.
-fn deleted_paths(plan: &Plan, before: &str) -> Vec<Vec<u8>> {
-    let before: Vec<String> = serde_json::from_str(before).unwrap_or_default();
-    let mut all: BTreeSet<Vec<u8>> = plan.deleted.iter().cloned().collect();
-    all.extend(
-        before
-            .iter()
-            .map(|path| relative(path))
-            .filter(|path| !plan.wants.iter().any(|want| want.path == *path)),
-    );
-    all.into_iter()
-        .map(|path| [b"/", path.as_slice()].concat())
+/// Paths that were gone from the image already when a restore made the container.
+pub(super) fn gone_before(inspect: &ContainerInspectResponse) -> Vec<Vec<u8>> {
+    let labels = inspect
+        .config
+        .as_ref()
+        .and_then(|config| config.labels.as_ref());
+    labels
+        .and_then(|labels| labels.get(labels::DELETED_PATHS))
+        .and_then(|paths| serde_json::from_str::<Vec<String>>(paths).ok())
+        .unwrap_or_default()
+        .iter()
+        .map(|path| relative(path))
         .collect()
 }

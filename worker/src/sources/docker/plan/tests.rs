@@ -132,6 +132,17 @@ fn names_that_are_no_text_are_found_by_looking_through_their_folder() {
 }
 
 #[test]
+fn what_is_gone_is_told_with_the_folders_above() {
+    let plan = Plan::new(Given {
+        changes: changes(&[("/opt", 'C'), ("/opt/b", 'D'), ("/opt/back", 'A')]),
+        gone_before: paths(&["usr/lib/a", "opt/back", "opt/b"]),
+        ..Given::default()
+    });
+    assert_eq!(shown(&plan), ["", "opt", "opt/back*", "usr", "usr/lib"]);
+    assert_eq!(plan.deleted, paths(&["opt/b", "usr/lib/a"]));
+}
+
+#[test]
 fn nothing_of_its_own_still_has_a_root() {
     let plan = Plan::new(Given::default());
     assert_eq!(shown(&plan), [""]);
