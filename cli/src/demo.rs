@@ -56,7 +56,16 @@ pub struct DemoArgs {
 
 /// Runs it.
 pub async fn run(args: DemoArgs, out: Output) -> Result<()> {
-    steps::run(args, out).await
+    let keep = args.keep;
+    steps::run(args, out)
+        .await
+        .map_err(|error| match error.exit {
+            Exit::Interrupted if keep => CliError::new(Exit::Interrupted, "interrupted"),
+            Exit::Interrupted => {
+                CliError::new(Exit::Interrupted, "interrupted; what was made is removed")
+            }
+            _ => error,
+        })
 }
 
 /// Ends some work at Ctrl-C; what comes after it cleans up.

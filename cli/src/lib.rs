@@ -10,6 +10,7 @@
 //! - [`transfer`]: bringing bytes to a file, over broken connections
 //! - [`error`] and [`exit`]: what is said when it does not work, and the exit code
 //! - [`standalone`]: server and worker in one process, one data directory
+//! - `logging` and `memory`: how the process itself behaves
 //! - [`demo`]: a backup and a restore from end to end, on made-up data
 //!
 //! Client commands know the API and nothing else; only [`standalone`] knows that
@@ -23,6 +24,7 @@ pub mod error;
 pub mod exit;
 pub mod find;
 mod logging;
+mod memory;
 pub mod output;
 pub mod progress;
 pub mod show;
@@ -70,6 +72,9 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
+    if matches!(cli.command, Command::Standalone(_)) {
+        memory::start_small();
+    }
     // Only tests build failpoints in; then FAILPOINTS says what they do.
     let _failpoints = fail::has_failpoints().then(fail::FailScenario::setup);
     let out = Output {
