@@ -11,6 +11,7 @@
 //! - `progress`: turns counters into progress with rate and time to go
 //! - [`failure`]: the one place that turns errors into failures for people
 //! - [`ops`]: `/health` and `/metrics`
+//! - `files`: what reading and making folders have in common; `clock`, `unwinding`
 //!
 //! A worker knows nothing of gRPC and of servers: it talks to the catalog, the queue and the
 //! vault. The catalog's word counts: whoever lost the lease of a job writes nothing more.

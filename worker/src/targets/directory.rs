@@ -8,6 +8,7 @@
 //! the mark names is this restore's own, and removed like everything else half-made.
 //!
 //! - `tree`: makes the entries, one after another
+//! - `flusher`: brings it to the disk
 //! - `metadata`: owners, attributes, modes, times
 //! - `warnings`: what the new agent has not quite as the backup has it
 
@@ -45,6 +46,7 @@ use crate::{
     unwinding::join,
 };
 
+mod flusher;
 mod metadata;
 mod tree;
 mod warnings;

@@ -165,9 +165,13 @@ proptest! {
             let bench = Bench::new().await;
             let agent = bench.at("agent");
             fs::create_dir(&agent).unwrap();
-            made.iter().for_each(|edit| apply(&agent, edit));
+            for edit in &made {
+                apply(&agent, edit);
+            }
             let first = bench.backup("first", "agent", None).await;
-            edits.iter().for_each(|edit| apply(&agent, edit));
+            for edit in &edits {
+                apply(&agent, edit);
+            }
             let second = bench.backup("second", "agent", Some(&first.manifest)).await;
             assert!(second.warnings.is_empty(), "{:?}", second.warnings);
             restore(&bench, &second.manifest, "restored").await;

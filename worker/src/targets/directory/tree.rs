@@ -16,13 +16,13 @@ use proto::vault::v1::{Entry, EntryType};
 use rustix::{
     fs::{
         AtFlags, FileType, Mode, OFlags, ftruncate, linkat, makedev, mkdirat, mknodat, openat,
-        statat, symlinkat, syncfs,
+        statat, symlinkat,
     },
     io::Errno,
 };
 use vault::{BackupReader, Phase, Walk, check_path};
 
-use super::{metadata::Maker, warnings::Warnings};
+use super::{flusher::Flusher, metadata::Maker, warnings::Warnings};
 use crate::{
     files::{FOLDER, NO_MODE, cause, descent::Descent, show},
     targets::{RestoreContext, TargetError},
@@ -49,6 +49,7 @@ pub(super) fn make(
         path: Vec::new(),
         folders: Vec::new(),
         linked_from: None,
+        flusher: Flusher::start(&whole),
         warnings: Warnings::default(),
     };
     let mut walk = reader.walk(context.meter.clone())?;
@@ -58,7 +59,9 @@ pub(super) fn make(
     }
     tree.leave_to(&[], true)?;
     context.meter.set_phase(Phase::Committing);
-    syncfs(&whole).map_err(|error| not_made(b"", error))?;
+    tree.flusher
+        .finish(&whole)
+        .map_err(|error| not_made(b"", error))?;
     Ok(tree.warnings.into_messages())
 }
 
@@ -73,6 +76,7 @@ struct Tree<'a> {
     folders: Vec<Entry>,
     /// The folder in which the last hard link's first name is.
     linked_from: Option<(Vec<u8>, OwnedFd)>,
+    flusher: Flusher,
     warnings: Warnings,
 }
 
@@ -180,6 +184,7 @@ impl Tree<'_> {
         let mut end = 0;
         while let Some((data, offset)) = walk.next_data()? {
             self.check_cancel()?;
+            self.flusher.wrote(data.len() as u64);
             end = offset.saturating_add(data.len() as u64);
             if end > size {
                 return Err(refused(&entry.path, "its data reaches beyond its size"));
