@@ -59,6 +59,15 @@ impl Output {
         }
     }
 
+    /// Writes a line of a result that only people read: not with `--json` or
+    /// `--quiet`.
+    pub fn tell(self, text: impl AsRef<str>) {
+        if !self.json && !self.quiet {
+            // Whoever stops reading does not stop the work.
+            let _ = writeln!(io::stdout().lock(), "{}", text.as_ref());
+        }
+    }
+
     /// Writes an error; the process ends after it.
     pub fn error(self, error: &CliError) {
         if error.message.is_empty() {

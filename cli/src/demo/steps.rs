@@ -106,7 +106,7 @@ pub struct Stage {
 impl Stage {
     /// One line of what was done.
     pub fn say(&self, step: &str, text: impl AsRef<str>) {
-        self.out.note(format!("{step:<15} {}", text.as_ref()));
+        self.out.tell(format!("{step:<15} {}", text.as_ref()));
     }
 }
 
@@ -158,7 +158,7 @@ async fn in_place(args: &DemoArgs, path: &Path, out: Output) -> Result<()> {
     service.stop().await?;
     let comparison = ended?;
     conclude(&stage, &comparison)?;
-    out.note(next_commands(args, &dir, path));
+    out.tell(next_commands(args, &dir, path));
     Ok(())
 }
 
