@@ -146,6 +146,11 @@ async fn a_restore_killed_in_its_middle_goes_on_and_leaves_nothing_half_made() -
     let before = describe(&standalone.agent_dir("agent"))?;
     let mut user = standalone.user(OWNER).await?;
     let backup = user.complete_backup("agent").await?;
+    // Slowed down, so that there is a middle to be killed in.
+    standalone.stop()?;
+    standalone.set_env("FAILPOINTS", "vault-batch-decoding=sleep(200)".to_owned());
+    standalone.launch().await?;
+    let mut user = standalone.user(OWNER).await?;
     let target = standalone.agent_dir("restored");
     let draft = user
         .draft_restore(&backup.backup_id, directory_plan("agent-2", &target)?)

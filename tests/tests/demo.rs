@@ -28,7 +28,7 @@ fn the_demo_passes_and_leaves_nothing() -> Result<()> {
     );
     // It ends with commands to go on by hand.
     assert!(
-        String::from_utf8_lossy(&output.stdout).contains("nora-backup standalone"),
+        said(&output).contains("nora-backup standalone"),
         "{}",
         said(&output)
     );

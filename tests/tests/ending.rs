@@ -37,6 +37,11 @@ fn is_moving(progress: Option<&Progress>) -> bool {
         .is_some_and(|progress| progress.phase() == Phase::Transferring && progress.bytes_done > 0)
 }
 
+/// A program whose work takes long enough to be ended in its middle.
+fn slowed(name: &str, failpoint: &str) -> Result<Standalone> {
+    Ok(Standalone::prepare(name)?.with_env("FAILPOINTS", failpoint))
+}
+
 fn is_backup_moving(backup: &Backup) -> bool {
     is_moving(backup.progress.as_ref())
 }
@@ -44,7 +49,11 @@ fn is_backup_moving(backup: &Backup) -> bool {
 #[tokio::test]
 async fn a_running_backup_is_canceled_within_two_seconds() -> Result<()> {
     let _alone = ALONE.lock().await;
-    let standalone = with_agent(Standalone::prepare("cancel-backup")?, 600).await?;
+    let standalone = with_agent(
+        slowed("cancel-backup", "vault-pack-stored=sleep(200)")?,
+        600,
+    )
+    .await?;
     let mut user = standalone.user(OWNER).await?;
     let created = user.create_backup("agent").await?;
     let seen = user
@@ -87,7 +96,11 @@ async fn a_running_backup_is_canceled_within_two_seconds() -> Result<()> {
 #[tokio::test]
 async fn a_waiting_backup_is_canceled_at_once() -> Result<()> {
     let _alone = ALONE.lock().await;
-    let standalone = with_agent(Standalone::prepare("cancel-waiting")?, 400).await?;
+    let standalone = with_agent(
+        slowed("cancel-waiting", "vault-pack-stored=sleep(500)")?,
+        400,
+    )
+    .await?;
     let mut user = standalone.user(OWNER).await?;
     let first = user.create_backup("agent").await?;
     user.watch_backup(&first.backup_id, is_backup_moving)
@@ -118,7 +131,11 @@ async fn a_waiting_backup_is_canceled_at_once() -> Result<()> {
 #[tokio::test]
 async fn a_running_restore_is_canceled_within_two_seconds_and_leaves_nothing() -> Result<()> {
     let _alone = ALONE.lock().await;
-    let standalone = with_agent(Standalone::prepare("cancel-restore")?, 600).await?;
+    let standalone = with_agent(
+        slowed("cancel-restore", "vault-batch-decoding=sleep(200)")?,
+        600,
+    )
+    .await?;
     let mut user = standalone.user(OWNER).await?;
     let backup = user.complete_backup("agent").await?;
     let target = standalone.agent_dir("restored");

@@ -5,6 +5,7 @@ use std::{
     fs,
     io::{self, Read},
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -21,6 +22,8 @@ use crate::error::{StoreError, StoreErrorKind};
 
 /// Where unfinished writes of a local destination lie, below its root.
 const TEMPORARY: &str = ".nora-tmp";
+/// Loose files there (probes) are swept at this age.
+const LOOSE_AGE_MS: u64 = 60 * 60 * 1000;
 /// A call that moves no byte for this long has failed.
 const STALL: Duration = Duration::from_mins(1);
 /// Attempts after the first, of what the destination calls temporary.
@@ -31,6 +34,88 @@ const RETRIES: usize = 3;
 pub struct OpendalStore {
     operator: Operator,
     local_root: Option<PathBuf>,
+    /// Where this process writes before it renames; locked while it lives.
+    _scratch: Option<Arc<Scratch>>,
+}
+
+/// A folder for unfinished writes of one process. Its lock tells others that it
+/// is in use; without its lock it is what a dead process left.
+#[derive(Debug)]
+struct Scratch {
+    path: PathBuf,
+    _lock: fs::File,
+}
+
+impl Scratch {
+    fn new(temporary: &Path) -> io::Result<Self> {
+        let path = temporary.join(hex::encode(crate::random::bytes::<8>()));
+        // Made under another's eyes: a folder that is not locked yet may be swept
+        // by a process that starts at the same time. Then another one is made.
+        loop {
+            fs::create_dir(&path)?;
+            match lock(&path) {
+                Ok(Some(lock)) if path.exists() => return Ok(Self { path, _lock: lock }),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What is still in it, a later start sweeps.
+        let _ = fs::remove_dir(&self.path);
+    }
+}
+
+/// Locks a folder, unless another process has.
+fn lock(folder: &Path) -> io::Result<Option<fs::File>> {
+    let file = fs::File::open(folder)?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(file)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Removes what dead processes left, and loose files of at least an age.
+fn sweep_folder(temporary: &Path, age_ms: u64) -> io::Result<u64> {
+    let mut swept = 0;
+    for entry in fs::read_dir(temporary)? {
+        let entry = entry?;
+        let metadata = match entry.metadata() {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            other => other?,
+        };
+        let removed = if metadata.is_dir() {
+            match lock(&entry.path()) {
+                Ok(Some(_lock)) => {
+                    swept += fs::read_dir(entry.path())?.count() as u64;
+                    fs::remove_dir_all(entry.path())
+                }
+                Ok(None) => continue,
+                Err(error) => Err(error),
+            }
+        } else if metadata
+            .modified()?
+            .elapsed()
+            .unwrap_or_default()
+            .as_millis()
+            >= u128::from(age_ms)
+        {
+            swept += 1;
+            fs::remove_file(entry.path())
+        } else {
+            continue;
+        };
+        match removed {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+    }
+    Ok(swept)
 }
 
 impl OpendalStore {
@@ -45,9 +130,18 @@ impl OpendalStore {
         };
         let temporary = root.join(TEMPORARY);
         prepare(&temporary).map_err(|e| from_io("make the folder of", "the destination", &e))?;
+        let failed = |e: io::Error| {
+            from_io(
+                "make a folder for unfinished writes in",
+                "the destination",
+                &e,
+            )
+        };
+        sweep_folder(&temporary, LOOSE_AGE_MS).map_err(failed)?;
+        let scratch = Scratch::new(&temporary).map_err(failed)?;
         let builder = opendal::services::Fs::default()
             .root(&root.to_string_lossy())
-            .atomic_write_dir(&temporary.to_string_lossy());
+            .atomic_write_dir(&scratch.path.to_string_lossy());
         let operator = Operator::new(builder)
             .map_err(|e| from_opendal("open", "the destination", &e))?
             .layer(
@@ -59,6 +153,7 @@ impl OpendalStore {
         Ok(Self {
             operator,
             local_root: Some(root.to_owned()),
+            _scratch: Some(Arc::new(scratch)),
         })
     }
 
@@ -266,21 +361,7 @@ impl Store for OpendalStore {
             return Ok(0);
         };
         let folder = root.join(TEMPORARY);
-        blocking("sweep", TEMPORARY, move || {
-            let mut swept = 0;
-            for entry in fs::read_dir(&folder)? {
-                let entry = entry?;
-                let age = entry.metadata()?.modified()?.elapsed().unwrap_or_default();
-                if age.as_millis() >= u128::from(age_ms) {
-                    match fs::remove_file(entry.path()) {
-                        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-                        _ => swept += 1,
-                    }
-                }
-            }
-            Ok(swept)
-        })
-        .await
+        blocking("sweep", TEMPORARY, move || sweep_folder(&folder, age_ms)).await
     }
 
     async fn check(&self) -> Result<(), StoreError> {

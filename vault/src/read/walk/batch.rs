@@ -150,6 +150,7 @@ fn decode(
     batch: &mut Batch,
     items: &mut VecDeque<Item>,
 ) -> Result<()> {
+    fail::fail_point!("vault-batch-decoding");
     // Own loads first, all of them: only then wait for those of others.
     for mut load in batch.loads.drain(..) {
         load.run(fetcher, decoder);
