@@ -1,9 +1,9 @@
 //! `demo`: from nothing to a restored agent, on made-up data, with figures.
 //!
-//! - [`made_up`]: the agent, and what an hour of work does to it
-//! - [`steps`]: back up, change, back up again, restore: over the real gRPC port
-//! - [`compare`]: two folders, compared to the last byte
-//! - [`container`]: the same with a container on a Docker Engine
+//! - `made_up`: the agent, and what an hour of work does to it
+//! - `steps`: back up, change, back up again, restore: over the real gRPC port
+//! - `compare`: two folders, compared to the last byte
+//! - `container`: the same with a container on a Docker Engine
 
 mod chance;
 mod compare;
