@@ -120,7 +120,7 @@ impl Target for Container {
                         "the new container {name} can't be started: {message}; choose otherwise \
                          for what is in its way, or restore without starting it"
                     )),
-                    error => engine_failed(error),
+                    error @ EngineError::Unavailable(_) => engine_failed(error),
                 })?;
         }
         Ok(())
@@ -168,30 +168,30 @@ impl Container {
         let prepared = self
             .within(self.prepare(engine, runtime, &choices, &mut warnings))
             .await?;
-        let mounts = self
-            .within(Mounts::make(
-                engine,
-                &self.mark,
-                &self.context.plan.agent_id,
-                runtime,
-                &description,
-                &choices,
-                &reader,
-                &mut warnings,
-            ))
-            .await?;
+        // What makes something is not broken off in the middle: it might be made after all, when
+        // nobody looks for it any more.
+        let mounts = Mounts::make(
+            engine,
+            &self.mark,
+            &self.context,
+            runtime,
+            &description,
+            &choices,
+            &reader,
+            &mut warnings,
+        )
+        .await?;
         let mounts = Arc::new(mounts);
-        let image = self
-            .within(without::prepare(
-                engine,
-                &self.mark,
-                &prepared,
-                runtime,
-                &mounts,
-                &reader,
-                &mut warnings,
-            ))
-            .await?;
+        let image = without::prepare(
+            engine,
+            &self.mark,
+            &prepared,
+            runtime,
+            &mounts,
+            &reader,
+            &mut warnings,
+        )
+        .await?;
         let networks = config::Networks::of(&description, &choices);
         self.within(check_networks(engine, &networks)).await?;
         let body = config::body(
@@ -205,7 +205,7 @@ impl Container {
         );
         let is_read_only = description.is_read_only();
         let container = self
-            .within(self.create(engine, &self.mark.container_name(), body))
+            .create(engine, &self.mark.container_name(), body)
             .await?;
         self.within(connect_networks(engine, &container, &networks))
             .await?;
@@ -221,7 +221,7 @@ impl Container {
         if is_read_only || mounts.some_read_only() {
             let loader = config::loader(&image, &mounts, &self.mark);
             let name = self.mark.loader_name();
-            let loader = self.within(self.create(engine, &name, loader)).await?;
+            let loader = self.create(engine, &name, loader).await?;
             upload.run(&loader, Part::Mounted, &mut warnings).await?;
             leftovers::remove_container(engine, &loader).await?;
             if is_read_only {
@@ -269,6 +269,9 @@ impl Container {
         name: &str,
         body: ContainerCreateBody,
     ) -> Result<String, TargetError> {
+        if self.context.cancel.is_cancelled() {
+            return Err(TargetError::Canceled);
+        }
         let options = CreateContainerOptionsBuilder::new().name(name).build();
         let call = engine.docker().create_container(Some(options), body);
         let created = limited("make the new container", call).await.map_err(

@@ -52,6 +52,7 @@ async fn what_is_its_own_is_captured_and_nothing_else() {
             echo temperature=1 >> /etc/agent.conf
             rm /opt/agent/unwanted
             head -c 3000000 /dev/urandom > /data/noise
+            ln /data/pipe /data/pipe2; ln -s a /data/soft1; ln /data/soft1 /data/soft2
             "#,
         )
         .await;
@@ -78,6 +79,9 @@ async fn what_is_its_own_is_captured_and_nothing_else() {
             "data/noise",
             "data/null",
             "data/pipe",
+            "data/pipe2",
+            "data/soft1",
+            "data/soft2",
             "etc",
             "etc/agent.conf",
             "home",
@@ -102,6 +106,10 @@ async fn what_is_its_own_is_captured_and_nothing_else() {
     assert_eq!(entry(b"data/deep/hard").link_target, b"data/a");
     assert_eq!(entry(b"data/deep/er/link").link_target, b"../a");
     assert_eq!(entry(b"data/pipe").r#type(), EntryType::Fifo);
+    // Only files have further names in a backup.
+    assert_eq!(entry(b"data/pipe2").r#type(), EntryType::Fifo);
+    assert_eq!(entry(b"data/soft2").r#type(), EntryType::Symlink);
+    assert_eq!(entry(b"data/soft2").link_target, b"a");
     let null = entry(b"data/null");
     assert_eq!((null.device_major, null.device_minor), (1, 3));
     assert!(found.contains_key(&b"opt/agent/n\xffm"[..]));
@@ -200,6 +208,41 @@ async fn registered_paths_are_captured_through_links() {
     let nothing = source(&name, &["/gone", "/gone/too"], Consistency::Live);
     let error = bench.capture(&nothing, context).await.unwrap_err();
     assert_eq!(error.reason(), "SOURCE_NOT_FOUND", "{error}");
+    bench.tidy().await;
+}
+
+#[tokio::test]
+async fn a_further_name_of_what_is_left_out_is_a_file() {
+    let bench = Bench::new().await;
+    let host_folder = tempfile::tempdir().unwrap();
+    for folder in ["left-out", "taken"] {
+        std::fs::create_dir(host_folder.path().join(folder)).unwrap();
+    }
+    let (first, second) = (
+        host_folder.path().join("left-out/first"),
+        host_folder.path().join("taken/second"),
+    );
+    std::fs::write(&first, "one content").unwrap();
+    std::fs::hard_link(&first, second).unwrap();
+    std::fs::write(host_folder.path().join("taken/third"), "after it").unwrap();
+    let bind = |folder: &str, target: &str| {
+        format!("{}/{folder}:/srv/{target}", host_folder.path().display())
+    };
+    let host = HostConfig {
+        binds: Some(vec![bind("left-out", "a"), bind("taken", "b")]),
+        ..HostConfig::default()
+    };
+    let name = bench.container("links", host).await;
+    let manifest = bench.backup(&name, &["/srv", "/srv/b"]).await;
+    let (_, entries) = bench.contents(&manifest).await;
+    let found = by_path(entries);
+    assert!(!found.contains_key(&b"srv/a/first"[..]));
+    let second = &found[&b"srv/b/second"[..]];
+    assert_eq!(second.r#type(), EntryType::Regular);
+    let content = bench.content(&manifest, "srv/b/second").await;
+    assert_eq!(content, b"one content");
+    let content = bench.content(&manifest, "srv/b/third").await;
+    assert_eq!(content, b"after it");
     bench.tidy().await;
 }
 
@@ -334,16 +377,18 @@ async fn files_that_shrink_and_vanish_do_not_end_a_backup() {
         .run(
             &name,
             "mkdir /data/d; for i in $(seq 1 300); do echo $i > /data/d/$i; done
-             echo last > /data/z
+             echo last > /data/z; head -c 100000000 /dev/zero > /data/large
              (while true; do
                 head -c 2000000 /dev/zero > /data/log; echo x > /data/d/new; rm /data/d/new
-                sleep 0.05
+                echo more >> /data/appended; sleep 0.05
               done) > /dev/null 2>&1 &",
         )
         .await;
     for _ in 0..3 {
         let manifest = bench.backup(&name, &[]).await;
-        let (_, entries) = bench.contents(&manifest).await;
+        let (manifest_read, entries) = bench.contents(&manifest).await;
+        let warned = |path: &[u8]| manifest_read.warnings.iter().any(|w| w.path == path);
+        assert!(warned(b"data/appended"), "{:?}", manifest_read.warnings);
         let found = by_path(entries);
         for number in 1..=300 {
             assert!(found.contains_key(format!("data/d/{number}").as_bytes()));

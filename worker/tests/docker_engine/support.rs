@@ -237,7 +237,7 @@ impl Bench {
                     header.mtime().unwrap(),
                     header.device_major().ok(),
                     header.device_minor().ok(),
-                    member.link_name_bytes().map(|link| link.into_owned()),
+                    member.link_name_bytes().map(std::borrow::Cow::into_owned),
                 );
                 member.read_to_end(&mut content).unwrap();
                 let key = format!(

@@ -12,8 +12,6 @@ use super::pax::Extended;
 const BLOCK: usize = 512;
 /// Longest extended header: paths, and the attributes of one file.
 const EXTENDED_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// Contents that are passed over are read in pieces of this length.
-const SKIP_BYTES: usize = 64 * 1024;
 
 /// One member: an entry without path and content.
 pub(super) struct Member {
@@ -131,12 +129,11 @@ impl<R: Read> Archive<R> {
         Ok(text)
     }
 
-    fn skip(&mut self, mut bytes: u64) -> Result<(), ArchiveError> {
-        let mut buffer = [0; SKIP_BYTES];
-        while bytes > 0 {
-            let length = bytes.min(SKIP_BYTES as u64) as usize;
-            self.read_exact(&mut buffer[..length])?;
-            bytes -= length as u64;
+    fn skip(&mut self, bytes: u64) -> Result<(), ArchiveError> {
+        let mut rest = self.source.by_ref().take(bytes);
+        let skipped = io::copy(&mut rest, &mut io::sink()).map_err(ArchiveError::Read)?;
+        if skipped < bytes {
+            return Err(ArchiveError::CutShort);
         }
         Ok(())
     }

@@ -120,7 +120,11 @@ async fn remove(
 
 /// Removes a container that a restore made.
 pub(super) async fn remove_container(engine: &Engine, id: &str) -> Result<(), TargetError> {
-    let options = RemoveContainerOptionsBuilder::new().force(true).build();
+    // With the nameless volumes that the engine made for the image's sake.
+    let options = RemoveContainerOptionsBuilder::new()
+        .force(true)
+        .v(true)
+        .build();
     let call = engine.docker().remove_container(id, Some(options));
     gone(limited("remove a container that a restore made", call).await)
 }

@@ -16,7 +16,7 @@ use crate::{
         engine::{Engine, limited},
         paths::{is_within, join, relative},
     },
-    targets::TargetError,
+    targets::{RestoreContext, TargetError},
     unwinding::join as join_task,
 };
 
@@ -46,7 +46,7 @@ impl Mounts {
     pub(super) async fn make(
         engine: &Engine,
         mark: &Mark,
-        agent_id: &str,
+        context: &RestoreContext,
         runtime: &RuntimeDocument,
         description: &Description,
         choices: &Choices,
@@ -64,6 +64,9 @@ impl Mounts {
             .collect();
         let mut number = 0;
         for document in &runtime.mounts {
+            if context.cancel.is_cancelled() {
+                return Err(TargetError::Canceled);
+            }
             let place = resolve(reader, &document.target).await?;
             let target = &document.target;
             match document.r#type.as_str() {
@@ -90,7 +93,8 @@ impl Mounts {
                     continue;
                 }
             }
-            let name = make_volume(engine, mark, agent_id, document, &mut number).await?;
+            let name =
+                make_volume(engine, mark, &context.plan.agent_id, document, &mut number).await?;
             let is_whole = captured.iter().any(|path| is_within(&place, path));
             if !document.captured {
                 warnings.add(format!(

@@ -100,6 +100,7 @@ fn registered_paths_are_wanted_whole() {
         volumes: paths(&["srv/data", "other"]),
         other_mounts: paths(&["srv/host", "srv/secret"]),
         changes: changes(&[("/srv/gone", 'D'), ("/etc/gone", 'D'), ("/etc/x", 'A')]),
+        ..Given::default()
     });
     assert_eq!(shown(&plan), ["", "app", "opt", "opt/app*", "srv*"]);
     assert_eq!(plan.deleted, paths(&["srv/gone"]));
