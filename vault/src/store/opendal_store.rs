@@ -35,7 +35,7 @@ pub struct OpendalStore {
     operator: Operator,
     local_root: Option<PathBuf>,
     /// Where this process writes before it renames; locked while it lives.
-    _scratch: Option<Arc<Scratch>>,
+    scratch: Option<Arc<Scratch>>,
 }
 
 /// A folder for unfinished writes of one process. Its lock tells others that it
@@ -153,8 +153,28 @@ impl OpendalStore {
         Ok(Self {
             operator,
             local_root: Some(root.to_owned()),
-            _scratch: Some(Arc::new(scratch)),
+            scratch: Some(Arc::new(scratch)),
         })
+    }
+
+    /// Removes what a failed write left of an object: the disk may be full of it.
+    async fn discard_unfinished(&self, name: &str) {
+        let Some(scratch) = self.scratch.clone() else {
+            return;
+        };
+        let prefix = format!("{}.", name.rsplit('/').next().unwrap_or(name));
+        let discarded = blocking("discard what is unfinished of", name, move || {
+            for entry in fs::read_dir(&scratch.path)? {
+                let entry = entry?;
+                if entry.file_name().to_string_lossy().starts_with(&prefix) {
+                    fs::remove_file(entry.path())?;
+                }
+            }
+            Ok(())
+        });
+        if let Err(error) = discarded.await {
+            tracing::debug!(%error, "an unfinished write stays until the next start");
+        }
     }
 
     /// Makes the names in the object's folder durable.
@@ -223,6 +243,7 @@ impl Store for OpendalStore {
         if let Err(error) = written {
             // The outcome of a failed call is unknown: look, then decide.
             let error = from_opendal("write", name, &error);
+            self.discard_unfinished(name).await;
             if error.kind == StoreErrorKind::Full
                 || error.kind == StoreErrorKind::Denied
                 || !self.read_back(name, &bytes).await.unwrap_or(false)

@@ -52,6 +52,7 @@ pub(super) fn make(
         flusher: Flusher::start(&whole),
         warnings: Warnings::default(),
     };
+    context.meter.set_phase(Phase::Transferring);
     let mut walk = reader.walk(context.meter.clone())?;
     while let Some(entry) = walk.next_entry()? {
         tree.check_cancel()?;
