@@ -142,9 +142,14 @@ impl Upload<'_> {
             (_, Some(Ok(Err(error)))) if error.is_panic() => {
                 std::panic::resume_unwind(error.into_panic())
             }
-            _ => Err(TargetError::EngineUnavailable(format!(
+            (Err(Stop::Stalled), _) => Err(TargetError::EngineUnavailable(format!(
                 "the Docker Engine took no byte of the contents for {} s: look whether it works",
                 PROGRESS_MAX.as_secs()
+            ))),
+            _ => Err(TargetError::EngineUnavailable(format!(
+                "the Docker Engine has all contents, and has not said within {} s that it has \
+                 unpacked them: look whether it works",
+                FINISH_MAX.as_secs()
             ))),
         }
     }
