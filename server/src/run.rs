@@ -171,6 +171,10 @@ pub async fn run(
     info!(%address, "server listens");
 
     let failure = tokio::select! {
+        // Asked to stop, `serving` may end in the same moment: it is waited for below,
+        // and must not be polled to its end here.
+        biased;
+        () = stop.asked.cancelled() => None,
         served = &mut serving => Some(match served {
             Ok(()) => anyhow!("the gRPC server ended"),
             Err(error) => anyhow!(error).context("serve gRPC"),
@@ -179,7 +183,6 @@ pub async fn run(
             Some(Err(error)) => anyhow!(error).context("a loop of the server died"),
             _ => anyhow!("a loop of the server ended"),
         }),
-        () = stop.asked.cancelled() => None,
     };
     // A loop that ends because it was told to is no failure.
     let failure = failure.filter(|_| !stop.asked.is_cancelled());

@@ -131,7 +131,13 @@ impl Agents {
             let mut archive = tar::Archive::new(std::io::Cursor::new(chunks.concat()));
             for entry in archive.entries()? {
                 let mut entry = entry?;
-                if entry.path_bytes().ends_with(b"etc/mtab") {
+                let own = [
+                    &b"etc/mtab"[..],
+                    b"etc/hosts",
+                    b"etc/hostname",
+                    b"etc/resolv.conf",
+                ];
+                if own.iter().any(|path| entry.path_bytes().ends_with(path)) {
                     // The engine's own, made anew with each container.
                     continue;
                 }
