@@ -30,6 +30,8 @@ const STOP_MS_MAX: u64 = 60_000;
 const LOOK_MS: u64 = 20;
 /// The key-encryption key of the tests.
 pub const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+/// Threads for tasks while failpoints are set.
+const FAILPOINT_THREADS: usize = 8;
 /// Quiet is who uses at most so many ticks in so long a time.
 const QUIET_TICKS: u64 = 3;
 const QUIET_MS: u64 = 500;
@@ -111,6 +113,11 @@ impl Standalone {
 
     /// The same for one that exists.
     pub fn set_env(&mut self, name: &str, value: impl Into<String>) {
+        if name == "FAILPOINTS" {
+            // A task that is paused at a failpoint keeps its thread.
+            let threads = FAILPOINT_THREADS.to_string();
+            self.env.insert("TOKIO_WORKER_THREADS".to_owned(), threads);
+        }
         self.env.insert(name.to_owned(), value.into());
     }
 

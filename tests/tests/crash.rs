@@ -21,7 +21,10 @@ const FILE_BYTES: usize = 4 << 20;
 
 /// A standalone with one agent of some size. Retired packs go at once.
 async fn with_agent(name: &str) -> Result<Standalone> {
-    let mut standalone = Standalone::prepare(name)?.with_env("NORA_BACKUP_COMPACT_GRACE_MS", "0");
+    // Slowed down a little, so that there is a middle to be killed in.
+    let mut standalone = Standalone::prepare(name)?
+        .with_env("NORA_BACKUP_COMPACT_GRACE_MS", "0")
+        .with_env("FAILPOINTS", "vault-pack-stored=sleep(50)");
     let root = standalone.agent_dir("agent");
     fixture::every_kind(&root)?;
     fixture::random_files(&root.join("bulk"), FILES, FILE_BYTES, 1)?;

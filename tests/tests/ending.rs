@@ -50,8 +50,8 @@ fn is_backup_moving(backup: &Backup) -> bool {
 async fn a_running_backup_is_canceled_within_two_seconds() -> Result<()> {
     let _alone = ALONE.lock().await;
     let standalone = with_agent(
-        slowed("cancel-backup", "vault-pack-stored=sleep(200)")?,
-        600,
+        slowed("cancel-backup", "vault-pack-stored=sleep(300)")?,
+        160,
     )
     .await?;
     let mut user = standalone.user(OWNER).await?;
@@ -98,7 +98,7 @@ async fn a_waiting_backup_is_canceled_at_once() -> Result<()> {
     let _alone = ALONE.lock().await;
     let standalone = with_agent(
         slowed("cancel-waiting", "vault-pack-stored=sleep(500)")?,
-        400,
+        160,
     )
     .await?;
     let mut user = standalone.user(OWNER).await?;
@@ -132,8 +132,8 @@ async fn a_waiting_backup_is_canceled_at_once() -> Result<()> {
 async fn a_running_restore_is_canceled_within_two_seconds_and_leaves_nothing() -> Result<()> {
     let _alone = ALONE.lock().await;
     let standalone = with_agent(
-        slowed("cancel-restore", "vault-batch-decoding=sleep(200)")?,
-        600,
+        slowed("cancel-restore", "vault-batch-decoding=sleep(300)")?,
+        160,
     )
     .await?;
     let mut user = standalone.user(OWNER).await?;
@@ -176,8 +176,9 @@ async fn a_running_restore_is_canceled_within_two_seconds_and_leaves_nothing() -
 #[tokio::test]
 async fn a_backup_that_takes_too_long_fails_and_its_work_ends() -> Result<()> {
     let _alone = ALONE.lock().await;
-    let standalone = Standalone::prepare("timeout")?.with_env("NORA_BACKUP_JOB_TIMEOUT_MS", "1000");
-    let standalone = with_agent(standalone, 1_500).await?;
+    let standalone = slowed("timeout", "vault-pack-stored=sleep(300)")?
+        .with_env("NORA_BACKUP_JOB_TIMEOUT_MS", "1000");
+    let standalone = with_agent(standalone, 160).await?;
     let small = standalone.agent_dir("small");
     fs::create_dir(&small)?;
     fs::write(small.join("file"), "content")?;

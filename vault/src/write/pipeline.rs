@@ -306,11 +306,9 @@ impl Packer {
         };
         let store = self.vault.store.clone();
         let name = format!("{}{}", self.vault.root, pack_name(&id));
-        let put = self.runtime.spawn(async move {
-            store.put(&name, Bytes::from(bytes)).await?;
-            fail::fail_point!("vault-pack-stored");
-            Ok(())
-        });
+        let put = self
+            .runtime
+            .spawn(async move { Ok(store.put(&name, Bytes::from(bytes)).await?) });
         self.uploads.push_back(Upload {
             put: AbortOnDrop(put),
             pack,
@@ -327,6 +325,8 @@ impl Packer {
         self.runtime
             .block_on(&mut upload.put.0)
             .map_err(|e| VaultError::Internal(format!("upload a pack: {e}")))??;
+        // On this thread, not in the upload: a pause must not hold up the runtime.
+        fail::fail_point!("vault-pack-stored");
         let toc = upload
             .pack
             .table_of_contents
