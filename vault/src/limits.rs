@@ -4,11 +4,11 @@
 /// Data up to this length stands inside its entry.
 pub const INLINE_BYTES_MAX: usize = 512;
 /// Shortest chunk that content-defined cutting makes (the last may be shorter).
-pub const CHUNK_BYTES_MIN: usize = 16 * 1024;
+pub const CHUNK_BYTES_MIN: usize = 8 * 1024;
 /// Chunk length that cutting aims at.
-pub const CHUNK_BYTES_AVG: usize = 64 * 1024;
+pub const CHUNK_BYTES_AVG: usize = 32 * 1024;
 /// Longest chunk that cutting makes.
-pub const CHUNK_BYTES_CUT_MAX: usize = 256 * 1024;
+pub const CHUNK_BYTES_CUT_MAX: usize = 128 * 1024;
 /// Longest chunk that a reader accepts.
 pub const CHUNK_BYTES_MAX: usize = 1024 * 1024;
 /// A segment is closed once its chunks reach this length together.
