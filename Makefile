@@ -59,10 +59,10 @@ fmt: $(BUF) ## put everything into form
 	cargo fmt --all
 	$(BUF) format -w
 
-bench: ## figures beside restic and tar|zstd|age (MIB=64 RUNS=1: a quick try)
+bench: ## figures beside restic and tar|zstd|age (MIB=64 RUNS=1: a quick try; ARGS=--disk: not in memory)
 	cargo build --package nora-backup-tests --bin services
 	cargo build --release --package nora-backup
-	$(SERVICES) run -- python3 bench/run.py --target $(TARGET) --mib $(or $(MIB),1024) --runs $(or $(RUNS),3) --big $(or $(BIG),0)
+	$(SERVICES) run -- python3 bench/run.py --target $(TARGET) --mib $(or $(MIB),1024) --runs $(or $(RUNS),3) --big $(or $(BIG),0) $(ARGS)
 
 bench-big: ## the same, with memory at 8 GiB
 	$(MAKE) bench BIG=8192

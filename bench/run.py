@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Measures this program beside its peers, on one corpus, in one run, and compares the medians with
-the goals. Prints tables; writes TARGET/bench/latest.json: an array of {measure, value, unit, goal,
+the goals. Works in memory (tmpfs) where there is room, so that the programs are measured and not the
+disk. Prints tables; writes TARGET/bench/latest.json: an array of {measure, value, unit, goal,
 met}, value and met null where something was not measured."""
 import argparse, json, os, shutil, statistics, subprocess, sys
 from pathlib import Path
@@ -13,6 +14,9 @@ from programs import Nora, Restic, TarZstdAge, install, tar_zstd_bytes
 CORPUS = Path(__file__).parent / "corpus.py"
 FULL_MIB = 1024
 RSS_MIB_MAX = 200
+MEMORY = Path("/dev/shm")
+# Room for everything at once, in corpora.
+MEMORY_TIMES = 8
 STEPS = ("first", "hour", "restore")
 
 
@@ -51,10 +55,18 @@ class Bench:
         self.place.mkdir(parents=True, exist_ok=True)
         self.log = self.place / "log"
         self.log.write_text("")
+        self.work, self.medium = self.workplace()
         os.environ["BENCH_LOG"] = str(self.log)
         self.program = args.program or args.target / "release" / "nora-backup"
         self.figures: dict[tuple[str, str, str], list[float]] = {}
         self.missing: list[str] = []
+
+    def workplace(self) -> tuple[Path, str]:
+        """Where the programs read and write."""
+        if not self.args.disk and MEMORY.is_dir():
+            if shutil.disk_usage(MEMORY).free > MEMORY_TIMES * self.args.mib * MIB:
+                return MEMORY / f"nora-bench-{os.getpid()}", "in memory"
+        return self.place / "work", "on disk"
 
     def note(self, program: str, step: str, what: str, value: float) -> None:
         self.figures.setdefault((program, step, what), []).append(value)
@@ -69,7 +81,7 @@ class Bench:
         source = corpus(self.place, self.args.mib)
         for number in range(self.args.runs):
             say(f"run {number + 1} of {self.args.runs}")
-            work = fresh(self.place / "work")
+            work = fresh(self.work)
             subprocess.run(["cp", "-a", source, work / "agent"], check=True)
             everyone = [Nora(self.program, work / "nora", self.log), *(peer(work / peer.name.replace("|", "-")) for peer in peers)]
             # Whoever goes first finds another machine than who goes last: take turns.
@@ -133,18 +145,19 @@ class Bench:
         container = Container(host, "nora-bench", corpus(self.place, self.args.mib))
         nora = None
         try:
-            nora = Nora(self.program, fresh(self.place / "work") / "nora", self.log, host)
+            nora = Nora(self.program, fresh(self.work) / "nora", self.log, host)
             container.read_raw()
             for number in range(self.args.runs):
                 self.note("raw read", "docker", "seconds", container.read_raw().seconds)
                 agent = f"boxed-{number}"
                 nora.register(agent, "--container", container.name, "--path", "/data")
                 self.note("nora-backup", "docker", "seconds", nora.backup_registered(agent).seconds)
+                self.note("nora-backup", "docker again", "seconds", nora.backup_registered(agent).seconds)
         finally:
             if nora:
                 nora.close()
             container.remove()
-            shutil.rmtree(self.place / "work", ignore_errors=True)
+            shutil.rmtree(self.work, ignore_errors=True)
 
     def rows(self) -> list[dict]:
         """One row for each figure that has a goal."""
@@ -174,20 +187,21 @@ class Bench:
             row("restore: speed against restic", ratio(("restic", "restore", "seconds"), (nora, "restore", "seconds")), "x", ">=", 1.5),
             row(f"peak RSS of the standalone at {self.args.mib} MiB", peak and peak / MIB, "MiB", "<=", RSS_MIB_MAX),
             row("peak RSS at 8 GiB against 1 GiB", big / peak if big and peak else None, "x", "+-", 0.2),
-            row("Docker source: time against a raw read", ratio((nora, "docker", "seconds"), ("raw read", "docker", "seconds")), "x", "<=", 1.3),
+            row("Docker source: time of a second backup against a raw read", ratio((nora, "docker again", "seconds"), ("raw read", "docker", "seconds")), "x", "<=", 1.3),
+            row("Docker source: time of a first backup against a raw read", ratio((nora, "docker", "seconds"), ("raw read", "docker", "seconds")), "x", "<=", 1.3),
         ]
 
     def report(self) -> None:
-        print(f"\ncorpus of {self.args.mib} MiB, medians of {self.args.runs}, {os.cpu_count()} cores\n")
+        print(f"\ncorpus of {self.args.mib} MiB, medians of {self.args.runs}, {os.cpu_count()} cores, {self.medium}\n")
         print(f"{'':14} {'step':8} {'time s':>8} {'MB/s':>8} {'peak RSS MiB':>13} {'stored MiB':>11}")
         for step in STEPS:
             for name in dict.fromkeys(program for program, at, what in self.figures if at == step and what == "seconds"):
                 stored = self.median(name, step, "stored")
                 print(f"{name:14} {step:8} {self.median(name, step, 'seconds'):8.2f} {self.median(name, step, 'rate') * MIB / 1e6:8.1f} "
                       f"{self.median(name, step, 'rss') / MIB:13.1f} {'' if stored is None else f'{stored / MIB:11.2f}'}")
-        for name in ("nora-backup", "raw read"):
-            if (seconds := self.median(name, "docker", "seconds")) is not None:
-                print(f"{name:14} {'docker':8} {seconds:8.2f}")
+        for name, step in (("nora-backup", "docker"), ("nora-backup", "docker again"), ("raw read", "docker")):
+            if (seconds := self.median(name, step, "seconds")) is not None:
+                print(f"{name:14} {step:12} {seconds:4.2f}")
         rows = self.rows()
         width = max(len(row["measure"]) for row in rows)
         print()
@@ -209,6 +223,7 @@ def main() -> None:
     parser.add_argument("--program", type=Path, help="the program under test [default: TARGET/release/nora-backup]")
     parser.add_argument("--mib", type=int, default=FULL_MIB, help="size of the corpus")
     parser.add_argument("--runs", type=int, default=3, help="runs of which the median is taken")
+    parser.add_argument("--disk", action="store_true", help="work on the disk, not in memory")
     parser.add_argument("--big", type=int, default=0, help="MiB at which memory is measured again; 0: not")
     bench = Bench(parser.parse_args())
     try:
