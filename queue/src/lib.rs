@@ -11,19 +11,27 @@
 //! - [`jobs`]: the traits of a job queue, routes and deliveries
 //! - [`events`]: the trait of an event bus
 //! - [`error`]: what can go wrong
-//! - [`in_process`]: both inside one process
+//! - [`announce`]: announcements to other services
+//! - [`in_process`]: queue and bus inside one process
+//! - [`rabbitmq`]: all of it on RabbitMQ; [`settings`]: which one
 //! - `contract` (feature `contract`): what every implementation must do, as tests
 //!
 //! It must not know of catalogs, vaults or gRPC.
 
+pub mod announce;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 pub mod error;
 pub mod events;
 pub mod in_process;
 pub mod jobs;
+pub mod rabbitmq;
+pub mod settings;
 
+pub use announce::{Announcement, Announcer, Nobody};
 pub use error::QueueError;
 pub use events::{EventBus, EventStream};
 pub use in_process::{InProcessBus, InProcessQueue};
 pub use jobs::{Delivery, JobConsumer, JobQueue, PoolDepth, Route, Settlement, Urgency, Verdict};
+pub use rabbitmq::{ConnectError, RabbitMq};
+pub use settings::{AmqpSettings, AmqpUrl};

@@ -1,0 +1,511 @@
+//! Receiving jobs.
+//!
+//! A worker that is busy must not sit on messages that another could take, and a
+//! manual one must not wait behind a scheduled one. So nothing is prefetched: a
+//! message is fetched when somebody waits in `next` and has room for it. Only
+//! when both queues are empty does the consumer listen to them, and it stops as
+//! soon as a message came.
+//!
+//! ```text
+//! next() --wants--> Desk --Look--> Fetcher: get manual, get scheduled, else listen
+//! next() <--item--- Desk <---------'
+//! ```
+//!
+//! One fetcher task has one channel, and lives until the consumer and all its
+//! deliveries are gone.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use futures::StreamExt as _;
+use lapin::{
+    Acker, Channel, Consumer,
+    message::Delivery as Message,
+    options::{
+        BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicGetOptions,
+        BasicNackOptions, BasicQosOptions,
+    },
+    types::FieldTable,
+};
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc},
+    time::{Instant, sleep_until},
+};
+use tokio_util::task::TaskTracker;
+
+use super::{
+    MANUAL_STREAK_MAX,
+    error::{NOT_FOUND, code, unavailable},
+    link::Link,
+    message,
+    topology::PoolNames,
+};
+use crate::{Delivery, JobConsumer, QueueError, Settlement, Urgency, Verdict};
+
+/// How long what nobody wants any more is kept, before it is given back.
+const LINGER: Duration = Duration::from_millis(500);
+const DOING: &str = "receive jobs";
+
+/// Begins to receive a pool's jobs.
+pub(super) async fn consume(
+    link: Arc<Link>,
+    pool: &str,
+    prefetch: u16,
+    tasks: &TaskTracker,
+) -> Result<Box<dyn JobConsumer>, QueueError> {
+    let names = PoolNames::new(pool)?;
+    let channel = link
+        .within(DOING, async {
+            link.ensure_pool(pool, &names).await?;
+            let channel = link.channel(DOING).await?;
+            // For each of the two queues.
+            let one = channel.basic_qos(1, BasicQosOptions::default()).await;
+            one.map_err(unavailable(DOING))?;
+            Ok(channel)
+        })
+        .await?;
+    let desk = Arc::<Desk>::default();
+    let (orders, received) = mpsc::unbounded_channel();
+    let fetcher = Fetcher {
+        link: Arc::clone(&link),
+        channel,
+        pool: pool.to_owned(),
+        names,
+        desk: Arc::clone(&desk),
+        orders: received,
+        held: VecDeque::new(),
+        manual_streak: 0,
+        listening: None,
+    };
+    tasks.spawn(fetcher.run());
+    Ok(Box::new(RabbitConsumer {
+        link,
+        desk,
+        orders,
+        room: Arc::new(Semaphore::new(usize::from(prefetch.max(1)))),
+    }))
+}
+
+/// A message that is a job's.
+struct Item {
+    job_id: String,
+    urgency: Urgency,
+    redelivered: bool,
+    acker: Acker,
+}
+
+/// What a consumer tells its fetcher.
+enum Order {
+    /// What the desk says has changed.
+    Look,
+    /// A delivery was dropped.
+    GiveBack(Acker),
+}
+
+/// Where the consumer and its fetcher meet.
+#[derive(Default)]
+struct Desk {
+    state: Mutex<DeskState>,
+    /// Told when there is an item, or never will be.
+    ready: Notify,
+}
+
+#[derive(Default)]
+struct DeskState {
+    /// Somebody waits in `next`, and has room.
+    wanted: bool,
+    item: Option<Item>,
+    closed: bool,
+}
+
+impl Desk {
+    fn lock(&self) -> MutexGuard<'_, DeskState> {
+        // Every change is complete before anything can panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lacks(&self) -> bool {
+        let state = self.lock();
+        state.wanted && state.item.is_none()
+    }
+}
+
+struct RabbitConsumer {
+    link: Arc<Link>,
+    desk: Arc<Desk>,
+    orders: mpsc::UnboundedSender<Order>,
+    /// One permit for each delivery that may be unsettled.
+    room: Arc<Semaphore>,
+}
+
+#[async_trait]
+impl JobConsumer for RabbitConsumer {
+    async fn next(&mut self) -> Result<Delivery, QueueError> {
+        // Being lost is told even when there is no room.
+        let permit = tokio::select! {
+            permit = Arc::clone(&self.room).acquire_owned() => permit,
+            () = self.link.lost() => return Err(QueueError::Closed),
+        };
+        let permit = permit.map_err(|_| QueueError::Closed)?;
+        let _waiting = Waiting(self);
+        loop {
+            let ready = self.desk.ready.notified();
+            tokio::pin!(ready);
+            ready.as_mut().enable();
+            {
+                let mut state = self.desk.lock();
+                if state.closed {
+                    return Err(QueueError::Closed);
+                }
+                if let Some(item) = state.item.take() {
+                    drop(state);
+                    let settlement = Unsettled {
+                        acker: item.acker,
+                        link: Arc::clone(&self.link),
+                        orders: self.orders.clone(),
+                        _permit: permit,
+                    };
+                    let (job_id, redelivered) = (item.job_id, item.redelivered);
+                    return Ok(Delivery::new(job_id, redelivered, Box::new(settlement)));
+                }
+                if !state.wanted {
+                    state.wanted = true;
+                    // Fails only when the fetcher ended, which the desk knows.
+                    let _ = self.orders.send(Order::Look);
+                }
+            }
+            ready.await;
+        }
+    }
+}
+
+/// Somebody waits in `next`; when no more, the fetcher is told.
+struct Waiting<'a>(&'a RabbitConsumer);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.desk.lock().wanted = false;
+        let _ = self.0.orders.send(Order::Look);
+    }
+}
+
+/// A delivered message; its permit gives the room back.
+struct Unsettled {
+    acker: Acker,
+    link: Arc<Link>,
+    orders: mpsc::UnboundedSender<Order>,
+    _permit: OwnedSemaphorePermit,
+}
+
+#[async_trait]
+impl Settlement for Unsettled {
+    async fn settle(self: Box<Self>, verdict: Verdict) -> Result<(), QueueError> {
+        let settled = self.link.within("settle a message", async {
+            let settled = match verdict {
+                Verdict::Ack => self.acker.ack(BasicAckOptions::default()).await,
+                Verdict::Requeue => self.acker.nack(nack(true)).await,
+                Verdict::DeadLetter => self.acker.nack(nack(false)).await,
+            };
+            settled.map_err(unavailable("settle a message"))
+        });
+        match settled.await {
+            Ok(true) => Ok(()),
+            // Its channel is gone: it is delivered again, whatever was meant.
+            Ok(false) | Err(_) => Err(QueueError::Closed),
+        }
+    }
+
+    fn abandon(self: Box<Self>) {
+        // Fails only when the channel is gone, and with it the delivery.
+        let _ = self.orders.send(Order::GiveBack(self.acker.clone()));
+    }
+}
+
+fn nack(requeue: bool) -> BasicNackOptions {
+    BasicNackOptions {
+        requeue,
+        ..BasicNackOptions::default()
+    }
+}
+
+/// Fetches messages when they are wanted.
+struct Fetcher {
+    link: Arc<Link>,
+    channel: Channel,
+    pool: String,
+    names: PoolNames,
+    desk: Arc<Desk>,
+    orders: mpsc::UnboundedReceiver<Order>,
+    /// Came while one was on its way to the desk already.
+    held: VecDeque<Item>,
+    /// Manual messages handed out since a scheduled one was.
+    manual_streak: u32,
+    listening: Option<Listening>,
+}
+
+/// Consumers of both queues.
+struct Listening {
+    manual: Consumer,
+    scheduled: Consumer,
+}
+
+/// Why a fetcher ends.
+enum End {
+    /// Nobody needs it any more.
+    Done,
+    /// The channel or the connection is gone.
+    Lost,
+}
+
+impl From<QueueError> for End {
+    fn from(_: QueueError) -> Self {
+        Self::Lost
+    }
+}
+
+impl Fetcher {
+    async fn run(mut self) {
+        let link = Arc::clone(&self.link);
+        let end = tokio::select! {
+            () = link.lost() => End::Lost,
+            end = self.serve() => end,
+        };
+        self.desk.lock().closed = true;
+        self.desk.ready.notify_waiters();
+        if matches!(end, End::Lost) {
+            // Perhaps its queues were deleted.
+            self.link.forget_pool(&self.pool);
+        }
+        // What was not settled goes back with the channel.
+        let closed = self.channel.close(200, "OK".into());
+        let _ = self
+            .link
+            .within(DOING, async { Ok(closed.await.is_ok()) })
+            .await;
+    }
+
+    async fn serve(&mut self) -> End {
+        let mut idle_since = Instant::now();
+        loop {
+            match self.supply().await {
+                Ok(()) => {}
+                Err(end) => return end,
+            }
+            let idle = !self.desk.lock().wanted && self.has_something();
+            let step = tokio::select! {
+                order = self.orders.recv() => match order {
+                    Some(Order::Look) => {
+                        idle_since = Instant::now();
+                        Ok(())
+                    }
+                    Some(Order::GiveBack(acker)) => self.give_back(&acker).await,
+                    None => Err(End::Done),
+                },
+                came = hear(&mut self.listening) => match came {
+                    Some((urgency, message)) => self.came(urgency, message).await,
+                    None => Err(End::Lost),
+                },
+                () = sleep_until(idle_since + LINGER), if idle => self.rest().await,
+            };
+            if let Err(end) = step {
+                return end;
+            }
+        }
+    }
+
+    /// Brings an item to the desk when one is wanted, or listens for one.
+    async fn supply(&mut self) -> Result<(), End> {
+        if !self.desk.lacks() || self.listening.is_some() {
+            return Ok(());
+        }
+        match self.fetch().await? {
+            Some(item) => {
+                self.hand_out(item);
+                Ok(())
+            }
+            None => self.listen().await,
+        }
+    }
+
+    fn has_something(&self) -> bool {
+        self.listening.is_some() || !self.held.is_empty() || self.desk.lock().item.is_some()
+    }
+
+    fn hand_out(&mut self, item: Item) {
+        self.manual_streak = match item.urgency {
+            Urgency::Manual => self.manual_streak.saturating_add(1),
+            Urgency::Scheduled => 0,
+        };
+        self.desk.lock().item = Some(item);
+        self.desk.ready.notify_waiters();
+    }
+
+    /// The message whose turn it is.
+    async fn fetch(&mut self) -> Result<Option<Item>, End> {
+        let order = if self.manual_streak >= MANUAL_STREAK_MAX {
+            [Urgency::Scheduled, Urgency::Manual]
+        } else {
+            [Urgency::Manual, Urgency::Scheduled]
+        };
+        for urgency in order {
+            if let Some(place) = self.held.iter().position(|item| item.urgency == urgency) {
+                return Ok(self.held.remove(place));
+            }
+            while let Some(message) = self.get(urgency).await? {
+                if let Some(item) = self.read(urgency, message).await? {
+                    return Ok(Some(item));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    async fn get(&self, urgency: Urgency) -> Result<Option<Message>, QueueError> {
+        let queue = self.names.jobs(urgency);
+        let got = self.link.within(DOING, async {
+            let got = self
+                .channel
+                .basic_get(queue.into(), BasicGetOptions::default())
+                .await;
+            got.map_err(|error| {
+                if code(&error) == Some(NOT_FOUND) {
+                    tracing::warn!(queue, "queue deleted: it is declared again");
+                }
+                unavailable(DOING)(error)
+            })
+        });
+        Ok(got.await?.map(|got| got.delivery))
+    }
+
+    /// Listens to both queues.
+    async fn listen(&mut self) -> Result<(), End> {
+        let (manual, scheduled) = self
+            .link
+            .within(DOING, async {
+                futures::try_join!(
+                    self.listen_to(Urgency::Manual),
+                    self.listen_to(Urgency::Scheduled)
+                )
+                .map_err(unavailable(DOING))
+            })
+            .await?;
+        self.listening = Some(Listening { manual, scheduled });
+        Ok(())
+    }
+
+    async fn listen_to(&self, urgency: Urgency) -> lapin::Result<Consumer> {
+        let queue = self.names.jobs(urgency);
+        let options = BasicConsumeOptions::default();
+        let consumer =
+            self.channel
+                .basic_consume(queue.into(), "".into(), options, FieldTable::default());
+        consumer.await
+    }
+
+    /// A message came while it listened.
+    async fn came(&mut self, urgency: Urgency, message: Message) -> Result<(), End> {
+        let Some(item) = self.read(urgency, message).await? else {
+            return Ok(());
+        };
+        if self.desk.lacks() {
+            self.hand_out(item);
+        } else {
+            self.held.push_back(item);
+        }
+        self.stop_listening().await
+    }
+
+    /// Stops; what came in the meantime is held.
+    async fn stop_listening(&mut self) -> Result<(), End> {
+        let Some(Listening { manual, scheduled }) = self.listening.take() else {
+            return Ok(());
+        };
+        self.link
+            .within(DOING, async {
+                let cancel = |consumer: &Consumer| {
+                    let options = BasicCancelOptions::default();
+                    self.channel.basic_cancel(consumer.tag(), options)
+                };
+                futures::try_join!(cancel(&manual), cancel(&scheduled)).map_err(unavailable(DOING))
+            })
+            .await?;
+        for (urgency, mut consumer) in [(Urgency::Manual, manual), (Urgency::Scheduled, scheduled)]
+        {
+            // Ends where it was cancelled.
+            while let Some(message) = consumer.next().await {
+                let message = message.map_err(|_| End::Lost)?;
+                if let Some(item) = self.read(urgency, message).await? {
+                    self.held.push_back(item);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Nobody wants anything: gives back all there is.
+    async fn rest(&mut self) -> Result<(), End> {
+        self.stop_listening().await?;
+        let undelivered = self.desk.lock().item.take();
+        for item in undelivered
+            .into_iter()
+            .chain(std::mem::take(&mut self.held))
+        {
+            self.give_back(&item.acker).await?;
+        }
+        Ok(())
+    }
+
+    async fn give_back(&self, acker: &Acker) -> Result<(), End> {
+        self.refuse(acker, true).await
+    }
+
+    async fn refuse(&self, acker: &Acker, requeue: bool) -> Result<(), End> {
+        let refused = self.link.within(DOING, async {
+            let refused = acker.nack(nack(requeue)).await;
+            refused.map_err(unavailable(DOING))
+        });
+        if refused.await? {
+            return Ok(());
+        }
+        Err(End::Lost)
+    }
+
+    /// The job that a message is about; what is none of ours is put aside.
+    async fn read(&self, urgency: Urgency, message: Message) -> Result<Option<Item>, End> {
+        match message::read_job(&message) {
+            Ok(job_id) => Ok(Some(Item {
+                job_id,
+                urgency,
+                redelivered: message.redelivered,
+                acker: message.acker,
+            })),
+            Err(wrong) => {
+                tracing::error!(
+                    queue = self.names.jobs(urgency),
+                    body_bytes = message.data.len(),
+                    wrong,
+                    "message of the queue cannot be read: dead letter"
+                );
+                self.refuse(&message.acker, false).await?;
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// The next message of either queue; `None` when one of them is gone.
+async fn hear(listening: &mut Option<Listening>) -> Option<(Urgency, Message)> {
+    let Some(Listening { manual, scheduled }) = listening else {
+        return std::future::pending().await;
+    };
+    let (urgency, message) = tokio::select! {
+        biased;
+        message = manual.next() => (Urgency::Manual, message),
+        message = scheduled.next() => (Urgency::Scheduled, message),
+    };
+    Some((urgency, message?.ok()?))
+}
