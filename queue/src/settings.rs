@@ -1,6 +1,6 @@
 //! The settings of this crate: which RabbitMQ.
 
-use std::{convert::Infallible, fmt, path::PathBuf, str::FromStr};
+use std::{convert::Infallible, fmt, str::FromStr};
 
 use clap::Args;
 
@@ -23,7 +23,7 @@ pub struct AmqpSettings {
         default_value = "",
         hide_default_value = true
     )]
-    pub amqp_ca_file: PathBuf,
+    pub amqp_ca_file: String,
     /// Silence of RabbitMQ after which its connection counts as lost, in seconds
     #[arg(long, env = "NORA_BACKUP_AMQP_HEARTBEAT_SECONDS", default_value_t = 10,
           value_parser = clap::value_parser!(u16).range(2..=600))]
@@ -35,7 +35,7 @@ impl AmqpSettings {
     pub fn new(url: &str) -> Self {
         Self {
             amqp_url: AmqpUrl(url.trim().to_owned()),
-            amqp_ca_file: PathBuf::new(),
+            amqp_ca_file: String::new(),
             amqp_heartbeat_seconds: 10,
         }
     }

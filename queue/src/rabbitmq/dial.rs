@@ -39,9 +39,8 @@ impl Dialer {
         }
         let mut tls = OwnedTLSConfig::default();
         let file = &settings.amqp_ca_file;
-        if !file.as_os_str().is_empty() {
+        if !file.is_empty() {
             let certificates = std::fs::read_to_string(file).map_err(|error| {
-                let file = file.display();
                 ConnectError::refused(format!("NORA_BACKUP_AMQP_CA_FILE {file}: {error}"))
             })?;
             tls.cert_chain = Some(certificates);
