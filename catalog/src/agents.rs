@@ -242,6 +242,7 @@ async fn update_agent(
         jobs::Entity::update_many()
             .col_expr(jobs::Column::Pool, Expr::value(new.pool.clone()))
             .col_expr(jobs::Column::DispatchTimeMs, Expr::value(None::<i64>))
+            .col_expr(jobs::Column::DispatchHoldMs, Expr::value(0_i64))
             .col_expr(
                 jobs::Column::DispatchVersion,
                 Expr::col(jobs::Column::DispatchVersion).add(1),

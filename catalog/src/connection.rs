@@ -9,18 +9,25 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use migrations::{Migrator, MigratorTrait as _};
 use sea_orm::{
-    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction,
-    SqliteTransactionMode, TransactionOptions, TransactionTrait as _,
-    sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
+    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbErr,
+    RuntimeErr, SqliteTransactionMode, TransactionOptions, TransactionTrait as _,
+    sqlx::{
+        postgres::PgConnectOptions,
+        sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
+    },
 };
-use tokio::sync::Notify;
+use tokio::{net::TcpStream, sync::Notify};
 
 use crate::{CatalogError, CatalogSettings, DatabaseUrl, error::Doing as _, limits};
 
 /// Attempts at what another process may be doing at the same moment (making the
 /// file WAL, migrating), and the wait between two of them.
 const CONTENDED_ATTEMPTS_MAX: u32 = 20;
+const DIAL_LIMIT: Duration = Duration::from_secs(5);
 const CONTENDED_WAIT: Duration = Duration::from_millis(100);
+/// PostgreSQL's name for the right to change the schema: any number will do that
+/// no other program takes in this database.
+const MIGRATION_LOCK: i64 = 0x6e6f_7261_6261_636b;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Connection {
@@ -77,15 +84,45 @@ impl Connection {
         let mut attempt = 0;
         loop {
             attempt += 1;
-            match Migrator::up(&self.write, None).await.doing("migrate") {
+            match self.migrate_once().await {
                 // Another process may be at it too; the one that comes second
                 // finds its work done.
-                Err(_) if attempt < CONTENDED_ATTEMPTS_MAX => {
+                Err(error)
+                    if attempt < CONTENDED_ATTEMPTS_MAX
+                        && !matches!(error, CatalogError::Newer { .. }) =>
+                {
                     tokio::time::sleep(CONTENDED_WAIT).await;
                 }
                 result => return result,
             }
         }
+    }
+
+    /// On PostgreSQL, one process at a time: the lock ends with its transaction,
+    /// or with its connection.
+    async fn migrate_once(&self) -> Result<(), CatalogError> {
+        let lock = if self.sqlite {
+            None
+        } else {
+            let tx = self.write.begin().await.doing("migrate")?;
+            let take = format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})");
+            tx.execute_unprepared(&take).await.doing("migrate")?;
+            Some(tx)
+        };
+        Migrator::install(&self.write).await.doing("migrate")?;
+        let applied = Migrator::get_migration_models(&self.write);
+        let known = Migrator::migrations();
+        for applied in applied.await.doing("migrate")? {
+            if !known.iter().any(|known| known.name() == applied.version) {
+                let change = applied.version;
+                return Err(CatalogError::Newer { change });
+            }
+        }
+        Migrator::up(&self.write, None).await.doing("migrate")?;
+        if let Some(lock) = lock {
+            lock.commit().await.doing("migrate")?;
+        }
+        Ok(())
     }
 
     pub(crate) async fn ping(&self) -> Result<(), CatalogError> {
@@ -105,6 +142,37 @@ impl Connection {
     pub(crate) async fn work_added(&self) {
         self.work.notified().await;
     }
+}
+
+/// Looks whether anybody answers at a PostgreSQL URL's address: the pool would
+/// go on trying for long, and not say why.
+pub(crate) async fn dial(url: &DatabaseUrl) -> Result<(), CatalogError> {
+    if url.is_empty() {
+        return Err(CatalogError::Settings(
+            "is not set: set it to postgres://<user>:<password>@<host>/<database>".to_owned(),
+        ));
+    }
+    if url.is_sqlite() {
+        return Ok(());
+    }
+    let options: PgConnectOptions = url
+        .expose()
+        .parse()
+        .map_err(|_| CatalogError::Settings("is not a URL that PostgreSQL knows".to_owned()))?;
+    if options.get_socket().is_some() {
+        return Ok(());
+    }
+    let (host, port) = (options.get_host().to_owned(), options.get_port());
+    let dialed = tokio::time::timeout(DIAL_LIMIT, TcpStream::connect((host.as_str(), port)));
+    let cause = match dialed.await {
+        Ok(Ok(_)) => return Ok(()),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("no answer within {} s", DIAL_LIMIT.as_secs()),
+    };
+    Err(CatalogError::Unreachable {
+        address: format!("{host}:{port}"),
+        cause,
+    })
 }
 
 /// A writing transaction; dropped without a commit, it never was.
@@ -153,12 +221,34 @@ async fn connect(options: ConnectOptions) -> Result<DatabaseConnection, CatalogE
     loop {
         attempt += 1;
         match Database::connect(options.clone()).await.doing("connect") {
+            Err(
+                CatalogError::Unavailable { source, .. } | CatalogError::Database { source, .. },
+            ) if !options.get_url().starts_with("sqlite") => {
+                return Err(refused(&source));
+            }
             // Changing to WAL does not wait for SQLite's busy timeout.
             Err(error) if error.is_retryable() && attempt < CONTENDED_ATTEMPTS_MAX => {
                 tokio::time::sleep(CONTENDED_WAIT).await;
             }
             result => return result,
         }
+    }
+}
+
+/// What PostgreSQL says at the door names users and databases, and no password.
+fn refused(source: &DbErr) -> CatalogError {
+    let said = match source {
+        DbErr::Conn(RuntimeErr::SqlxError(error)) => error
+            .as_database_error()
+            .map(|refusal| refusal.message().to_owned()),
+        _ => None,
+    };
+    match said {
+        Some(said) => CatalogError::Settings(format!("the database refused: {said}")),
+        None => CatalogError::Unreachable {
+            address: "the database".to_owned(),
+            cause: "no connection could be made in time, or TLS failed".to_owned(),
+        },
     }
 }
 

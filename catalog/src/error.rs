@@ -132,6 +132,22 @@ pub enum CatalogError {
     /// The settings can't work.
     #[error("{0}")]
     Settings(String),
+    /// A newer program has changed the schema.
+    #[error(
+        "the database was changed by a newer version of this program ({change}): start that version"
+    )]
+    Newer {
+        /// The change that is not known here.
+        change: String,
+    },
+    /// Nobody answers at the database's address.
+    #[error("{address} cannot be reached ({cause}): check that the database runs there")]
+    Unreachable {
+        /// Host and port.
+        address: String,
+        /// What the system said.
+        cause: String,
+    },
     /// The database cannot be reached, or is too busy.
     #[error("the database did not answer ({doing}): check that it runs and can be reached")]
     Unavailable {
@@ -163,7 +179,7 @@ pub enum CatalogError {
 impl CatalogError {
     /// Whether the same call may succeed later.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unavailable { .. })
+        matches!(self, Self::Unavailable { .. } | Self::Unreachable { .. })
     }
 
     /// The name in `nora.backup.v1.ErrorReason`, without its prefix.
@@ -183,10 +199,11 @@ impl CatalogError {
             Self::DecisionUnknown { .. } => "INVALID_FIELD",
             Self::AgentExists { .. } => "AGENT_EXISTS",
             Self::RequestIdReused { .. } => "REQUEST_ID_REUSED",
-            Self::Unavailable { .. } => "DATABASE_UNAVAILABLE",
+            Self::Unavailable { .. } | Self::Unreachable { .. } => "DATABASE_UNAVAILABLE",
             Self::PinLost { .. }
             | Self::Fenced { .. }
             | Self::Settings(_)
+            | Self::Newer { .. }
             | Self::Database { .. }
             | Self::Damaged { .. } => "INTERNAL",
         }

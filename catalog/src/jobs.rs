@@ -226,6 +226,7 @@ async fn forget_dispatch(tx: &Tx, job: &jobs::Model) -> Result<(), CatalogError>
     let change = jobs::ActiveModel {
         dispatch_time_ms: Set(None),
         dispatch_version: Set(job.dispatch_version + 1),
+        dispatch_hold_ms: Set(0),
         ..Default::default()
     };
     transitions::change_job(tx, job, change).await
@@ -244,6 +245,7 @@ async fn wait_for_agent(
         due_time_ms: Set(now_ms.saturating_add(limits::BUSY_RETRY_MS)),
         dispatch_time_ms: Set(None),
         dispatch_version: Set(job.dispatch_version + 1),
+        dispatch_hold_ms: Set(0),
         progress: Set(stored::waiting_progress(job, why)?),
         ..Default::default()
     };

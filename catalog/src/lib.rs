@@ -19,7 +19,8 @@
 //! - `transitions`: the states of jobs and of what they are about; `jobs`: claim,
 //!   renew, fail, hand back; `completion`: the good end of each kind of job;
 //!   `retry`: when to try again
-//! - `outbox`: what to tell the queue; `reaper`: leases that ran out;
+//! - `outbox`: what to tell the queue; `announcements`: what to tell other
+//!   services; `workers`: who is there; `reaper`: leases that ran out;
 //!   `housekeeping`: what time takes away
 //! - `pins`, `manifests`: what deletion and compaction must respect
 //!
@@ -35,6 +36,7 @@ pub mod model;
 pub mod settings;
 
 mod agents;
+mod announcements;
 mod backups;
 mod completion;
 mod connection;
@@ -55,10 +57,13 @@ mod stored;
 mod transitions;
 mod usage;
 mod verification;
+mod workers;
 
+pub use announcements::Announcement;
 pub use error::CatalogError;
 pub use model::*;
 pub use settings::{CatalogSettings, DatabaseUrl};
+pub use workers::Worker;
 
 use connection::{Connection, Tx};
 use retry::RetryPolicy;
@@ -79,6 +84,15 @@ impl Catalog {
             connection: Connection::open(settings).await?,
             retry: RetryPolicy::new(settings),
         })
+    }
+
+    /// Connects to the database of a fleet and brings its schema up to date.
+    /// Says at once when there is none, or when it can't be reached.
+    pub async fn open(settings: &CatalogSettings) -> Result<Self, CatalogError> {
+        connection::dial(&settings.database_url).await?;
+        let catalog = Self::connect(settings).await?;
+        catalog.migrate().await?;
+        Ok(catalog)
     }
 
     /// Brings the schema up to date. Several processes may do so at once.

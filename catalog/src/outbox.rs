@@ -1,16 +1,17 @@
-//! What the queue should have word of. The dispatcher reads
-//! `undispatched_jobs`, publishes each, and marks it; jobs whose word got lost
-//! show up in `stale_dispatched`.
+//! What the queue should have word of. A dispatcher takes a page with
+//! `claim_undispatched`, publishes each job, and marks it; jobs whose word got
+//! lost show up in `stale_dispatched`. What a dispatcher has in its hands others
+//! leave alone for a while: a doubled message would be harmless, but work.
 
 use sea_orm::{
     ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _,
     Select,
-    sea_query::{Expr, ExprTrait as _},
+    sea_query::{Expr, ExprTrait as _, LockBehavior, LockType},
 };
 
 use crate::{
-    Catalog, CatalogError, DispatchItem, JobState, Urgency, entities::jobs, error::Doing as _,
-    limits, partial::is_in_state,
+    Catalog, CatalogError, DispatchItem, JobState, Urgency, connection::Tx, entities::jobs,
+    error::Doing as _, limits, partial::is_in_state,
 };
 
 /// The columns read, in this order.
@@ -26,6 +27,39 @@ impl Catalog {
         now_ms: i64,
     ) -> Result<Vec<DispatchItem>, CatalogError> {
         self.dispatch_items(due(now_ms), limit).await
+    }
+
+    /// The same, taken into one dispatcher's hands until `now_ms + hold_ms`.
+    pub async fn claim_undispatched(
+        &self,
+        limit: u64,
+        hold_ms: i64,
+        now_ms: i64,
+    ) -> Result<Vec<DispatchItem>, CatalogError> {
+        let free = || due(now_ms).filter(jobs::Column::DispatchHoldMs.lte(now_ms));
+        // Mostly there are none: no transaction then.
+        if self.dispatch_items(free(), 1).await?.is_empty() {
+            return Ok(Vec::new());
+        }
+        let tx = self.begin("claim undispatched").await?;
+        let rows: Vec<Row> = free()
+            .limit(limit.clamp(1, limits::PAGE_MAX))
+            .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
+            .into_tuple()
+            .all(tx.db())
+            .await
+            .doing(tx.doing())?;
+        let items = items(rows);
+        hold(&tx, &items, now_ms.saturating_add(hold_ms)).await?;
+        tx.commit().await?;
+        Ok(items)
+    }
+
+    /// Could not be published: anybody may try now.
+    pub async fn release_undispatched(&self, items: &[DispatchItem]) -> Result<(), CatalogError> {
+        let tx = self.begin("release undispatched").await?;
+        hold(&tx, items, 0).await?;
+        tx.commit().await
     }
 
     /// When the next undispatched job is due: then call `undispatched_jobs`.
@@ -47,6 +81,7 @@ impl Catalog {
         let tx = self.begin("mark dispatched").await?;
         let changed = jobs::Entity::update_many()
             .col_expr(jobs::Column::DispatchTimeMs, Expr::value(Some(now_ms)))
+            .col_expr(jobs::Column::DispatchHoldMs, Expr::value(0_i64))
             .filter(jobs::Column::JobId.eq(&item.job_id))
             .filter(jobs::Column::State.eq(JobState::Queued))
             .filter(jobs::Column::DispatchVersion.eq(item.dispatch_version))
@@ -73,12 +108,17 @@ impl Catalog {
         let tx = self.begin("redispatch").await?;
         let changed = jobs::Entity::update_many()
             .col_expr(jobs::Column::DispatchTimeMs, Expr::value(None::<i64>))
+            .col_expr(jobs::Column::DispatchHoldMs, Expr::value(0_i64))
             .col_expr(
                 jobs::Column::DispatchVersion,
                 Expr::col(jobs::Column::DispatchVersion).add(1),
             )
             .filter(is_in_state(JobState::Queued))
-            .filter(jobs::Column::DispatchTimeMs.is_not_null())
+            .filter(
+                jobs::Column::DispatchTimeMs
+                    .is_not_null()
+                    .or(jobs::Column::DispatchHoldMs.gt(0)),
+            )
             .exec(tx.db())
             .await
             .doing(tx.doing())?;
@@ -104,16 +144,33 @@ impl Catalog {
             .all(self.read())
             .await
             .doing("read outbox")?;
-        let items = rows.into_iter();
-        Ok(items
-            .map(|(job_id, pool, urgency, dispatch_version)| DispatchItem {
-                job_id,
-                pool,
-                urgency,
-                dispatch_version,
-            })
-            .collect())
+        Ok(items(rows))
     }
+}
+
+fn items(rows: Vec<Row>) -> Vec<DispatchItem> {
+    rows.into_iter()
+        .map(|(job_id, pool, urgency, dispatch_version)| DispatchItem {
+            job_id,
+            pool,
+            urgency,
+            dispatch_version,
+        })
+        .collect()
+}
+
+/// Sets until when these are in somebody's hands.
+async fn hold(tx: &Tx, items: &[DispatchItem], until_ms: i64) -> Result<(), CatalogError> {
+    let ids = items.iter().map(|item| item.job_id.as_str());
+    jobs::Entity::update_many()
+        .col_expr(jobs::Column::DispatchHoldMs, Expr::value(until_ms))
+        .filter(jobs::Column::JobId.is_in(ids))
+        .filter(jobs::Column::State.eq(JobState::Queued))
+        .filter(jobs::Column::DispatchTimeMs.is_null())
+        .exec(tx.db())
+        .await
+        .doing(tx.doing())?;
+    Ok(())
 }
 
 /// The columns of dispatch items, of queued jobs.
@@ -165,7 +222,11 @@ mod tests {
         let settings = CatalogSettings::sqlite(folder.path().join("catalog.db"));
         let catalog = Catalog::connect(&settings).await.unwrap();
         catalog.migrate().await.unwrap();
-        for query in [due(1), stale(1), next_due()] {
+        for query in [
+            due(1).filter(jobs::Column::DispatchHoldMs.lte(1)),
+            stale(1),
+            next_due(),
+        ] {
             let mut statement = query.build(DbBackend::Sqlite);
             statement.sql = format!("EXPLAIN QUERY PLAN {}", statement.sql);
             let plan = catalog.read().query_all_raw(statement).await.unwrap();

@@ -6,13 +6,20 @@ use clap::Args;
 
 /// Which database, and how failed jobs are tried again.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Catalog")]
 pub struct CatalogSettings {
     /// Database: sqlite:PATH or postgres://USER:PASSWORD@HOST/DATABASE
-    #[arg(long, env = "NORA_BACKUP_DATABASE_URL", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "NORA_BACKUP_DATABASE_URL",
+        hide_env_values = true,
+        default_value = "",
+        hide_default_value = true
+    )]
     pub database_url: DatabaseUrl,
     /// Connections to the database at the most (SQLite: for reading, beside one for writing)
     #[arg(long, env = "NORA_BACKUP_DATABASE_CONNECTIONS", default_value_t = 8,
-          value_parser = clap::value_parser!(u32).range(1..=1000))]
+          value_parser = clap::value_parser!(u32).range(2..=1000))]
     pub database_connections: u32,
     /// How often a job is tried before it fails for good
     #[arg(long, env = "NORA_BACKUP_MAX_ATTEMPTS", default_value_t = 3,
@@ -56,6 +63,11 @@ impl DatabaseUrl {
         &self.0
     }
 
+    /// Whether it is not set.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether it names an SQLite file.
     pub fn is_sqlite(&self) -> bool {
         self.0.starts_with("sqlite:")
@@ -74,6 +86,9 @@ impl FromStr for DatabaseUrl {
     type Err = String;
 
     fn from_str(value: &str) -> Result<Self, Self::Err> {
+        if value.trim().is_empty() {
+            return Ok(Self(String::new()));
+        }
         let known = ["sqlite:", "postgres://", "postgresql://"];
         if !known.iter().any(|scheme| value.starts_with(scheme)) {
             // The value may hold a password: only its beginning is shown.

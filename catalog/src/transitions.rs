@@ -23,7 +23,7 @@ use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::{
     BackupState, CatalogError, Failure, Fence, JobKind, JobState, RestoreState, Urgency,
-    VerifyDepth,
+    VerifyDepth, announcements,
     connection::Tx,
     entities::{backups, jobs, restores},
     error::Doing as _,
@@ -77,6 +77,7 @@ pub(crate) async fn insert_job(
         due_time_ms: new.due_time_ms,
         dispatch_time_ms: None,
         dispatch_version: 0,
+        dispatch_hold_ms: 0,
         waiting: false,
         lease_owner: None,
         lease_expire_time_ms: None,
@@ -159,11 +160,12 @@ pub(crate) async fn end_job(
         leftover: Set(stored::has_leftover(job)),
         failure_reason: Set(failure.map(|failure| failure.reason.clone())),
         failure_message: Set(failure.map(|failure| failure.message.clone())),
-        progress: Set(stored::ended_progress(job, last)?),
+        progress: Set(stored::ended_progress(job, last.clone())?),
         end_time_ms: Set(Some(now_ms)),
         ..Default::default()
     };
     change_job(tx, job, change).await?;
+    announcements::note(tx, job, state, failure, last.as_ref(), now_ms).await?;
     wake_next(tx, job, now_ms).await
 }
 
@@ -318,6 +320,7 @@ pub(crate) async fn requeue(
         due_time_ms: Set(how.due_time_ms),
         dispatch_time_ms: Set(None),
         dispatch_version: Set(job.dispatch_version + 1),
+        dispatch_hold_ms: Set(0),
         waiting: Set(false),
         lease_owner: Set(None),
         lease_expire_time_ms: Set(None),
@@ -357,6 +360,7 @@ pub(crate) async fn wake_next(
         .col_expr(jobs::Column::Waiting, Expr::value(false))
         .col_expr(jobs::Column::DueTimeMs, Expr::value(now_ms))
         .col_expr(jobs::Column::DispatchTimeMs, Expr::value(None::<i64>))
+        .col_expr(jobs::Column::DispatchHoldMs, Expr::value(0_i64))
         .col_expr(
             jobs::Column::DispatchVersion,
             Expr::col(jobs::Column::DispatchVersion).add(1),

@@ -1,8 +1,8 @@
-//! What the catalog promises, on a fresh database each: an SQLite file, or,
-//! with NORA_TEST_POSTGRES_URL (a user who may create databases), PostgreSQL.
+//! What the catalog promises, on a fresh SQLite file each; `contract_postgres`
+//! is the same on PostgreSQL.
 
 #[path = "contract/fixture.rs"]
-mod fixture;
+pub(crate) mod fixture;
 
 #[path = "contract/agents.rs"]
 mod agents;

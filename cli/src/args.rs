@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
+use process::log::LogFormat;
 
 use crate::{commands, demo, exit, standalone};
 
@@ -88,16 +89,6 @@ pub struct Global {
         value_name = "FORMAT"
     )]
     pub log_format: LogFormat,
-}
-
-/// How log lines look.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Human,
-    /// One JSON object a line.
-    Json,
 }
 
 /// The commands, each in its own file.

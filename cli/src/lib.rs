@@ -10,7 +10,7 @@
 //! - [`transfer`]: bringing bytes to a file, over broken connections
 //! - [`error`] and [`exit`]: what is said when it does not work, and the exit code
 //! - [`standalone`]: server and worker in one process, one data directory
-//! - `logging` and `memory`: how the process itself behaves
+//! - `logging`: how much of the log each command shows
 //! - [`demo`]: a backup and a restore from end to end, on made-up data
 //!
 //! Client commands know the API and nothing else; only [`standalone`] knows that
@@ -24,7 +24,6 @@ pub mod error;
 pub mod exit;
 pub mod find;
 mod logging;
-mod memory;
 pub mod output;
 pub mod progress;
 pub mod show;
@@ -48,22 +47,7 @@ pub fn command() -> clap::Command {
 
 /// The same for this process: a variable that is set but empty is not set.
 fn command_here() -> clap::Command {
-    fn forget_empty(command: clap::Command) -> clap::Command {
-        command
-            .mut_args(|arg| {
-                let empty = arg
-                    .get_env()
-                    .and_then(std::env::var_os)
-                    .is_some_and(|value| value.is_empty());
-                if empty {
-                    arg.env(clap::builder::Resettable::Reset)
-                } else {
-                    arg
-                }
-            })
-            .mut_subcommands(forget_empty)
-    }
-    forget_empty(command())
+    process::arguments::forget_empty(command())
 }
 
 /// Parses the command line, runs the command and says how it ended.
@@ -73,7 +57,7 @@ pub fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     if matches!(cli.command, Command::Standalone(_)) {
-        memory::start_small();
+        process::memory::start_small();
     }
     // Only tests build failpoints in; then FAILPOINTS says what they do.
     let _failpoints = fail::has_failpoints().then(fail::FailScenario::setup);

@@ -21,11 +21,9 @@ use clap::{
     builder::{OsStringValueParser, TypedValueParser as _},
 };
 use data_dir::DataDir;
+use process::signals::told_to_stop;
 use server::ServerSettings;
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use vault::{DestinationSettings, KeySettings, VaultSettings};
 use worker::WorkerSettings;
@@ -139,7 +137,9 @@ pub async fn run(mut args: StandaloneArgs, out: Output) -> Result<()> {
     let stop = CancellationToken::new();
     tokio::select! {
         ended = parts.run(listener, stop.clone()) => ended,
-        () = told_to_stop(stop.clone(), out) => Err(CliError::silent(Exit::Interrupted)),
+        () = told_to_stop(stop.clone(), || {
+            out.note("stopping: what runs is brought to a good point; once more stops at once");
+        }) => Err(CliError::silent(Exit::Interrupted)),
     }
 }
 
@@ -219,27 +219,6 @@ async fn listen(address: SocketAddr) -> Result<TcpListener> {
         CliError::io(format!("listen on {address}"), &error)
             .hint("--listen (NORA_BACKUP_LISTEN_ADDR) names another address")
     })
-}
-
-/// Asks the service to stop at the first signal; returns at the second.
-async fn told_to_stop(stop: CancellationToken, out: Output) {
-    let signals = (
-        signal(SignalKind::interrupt()),
-        signal(SignalKind::terminate()),
-    );
-    let (Ok(mut interrupt), Ok(mut terminate)) = signals else {
-        return std::future::pending().await;
-    };
-    for round in 0..2 {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        if round == 0 {
-            out.note("stopping: what runs is brought to a good point; once more stops at once");
-            stop.cancel();
-        }
-    }
 }
 
 #[cfg(test)]

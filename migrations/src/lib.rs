@@ -11,6 +11,7 @@ pub use sea_orm_migration::MigratorTrait;
 use sea_orm_migration::{MigrationTrait, async_trait};
 
 mod m20261123_000001_first_tables;
+mod m20261124_000002_fleet;
 
 /// All changes, oldest first.
 #[derive(Debug)]
@@ -19,6 +20,9 @@ pub struct Migrator;
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m20261123_000001_first_tables::Migration)]
+        vec![
+            Box::new(m20261123_000001_first_tables::Migration),
+            Box::new(m20261124_000002_fleet::Migration),
+        ]
     }
 }

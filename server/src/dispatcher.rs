@@ -1,15 +1,16 @@
 //! The dispatcher: brings word of jobs from the catalog to the queue.
 //!
-//! A job that no queue knows of is *undispatched* in the catalog. Each round publishes a bounded
-//! page of them, and marks each one once the queue has it. Word that went missing (queued for long
-//! without being claimed) is sent again. A doubled message is harmless, so any number of replicas
-//! may run this.
+//! A job that no queue knows of is *undispatched* in the catalog. Each round takes a bounded page
+//! of them into its hands, publishes them, and marks each one once the queue has it. Word that went
+//! missing (queued for long without being claimed) is sent again. A doubled message is harmless,
+//! so any number of replicas may run this.
 //!
 //! A round begins when this process made a job, and several times a second besides.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use catalog::DispatchItem;
+use futures::{StreamExt as _, stream};
 use queue::{Route, Urgency};
 use tokio::time::Instant;
 use tracing::{debug, warn};
@@ -20,6 +21,10 @@ use crate::{backoff::Backoff, clock::now_ms, state::State, status::ApiError};
 const POLL: Duration = Duration::from_millis(500);
 /// Jobs in one round at the most.
 const PAGE: u64 = 200;
+/// How long a page is in this replica's hands: longer than it takes to send.
+const HOLD: Duration = Duration::from_secs(10);
+/// Jobs of a page that are sent at the same time.
+const AT_ONCE: usize = 16;
 /// How often to look for word that went missing.
 const STALE_POLL: Duration = Duration::from_secs(5);
 /// Word of a job whose pool has messages waiting is most likely among them: it is sent again only
@@ -64,33 +69,53 @@ async fn dispatch(state: &State, stale: bool) -> Result<u64, ApiError> {
     let items = if stale {
         stale_items(state).await?
     } else {
-        state.catalog.undispatched_jobs(PAGE, now_ms()).await?
+        let hold_ms = HOLD.as_millis() as i64;
+        let catalog = &state.catalog;
+        catalog.claim_undispatched(PAGE, hold_ms, now_ms()).await?
     };
-    for item in &items {
-        if state.stop.asked.is_cancelled() {
-            break;
+    let found = items.len() as u64;
+    let mut results = stream::iter(items)
+        .map(|item| async move {
+            let result = send(state, &item, stale).await;
+            (item, result)
+        })
+        .buffer_unordered(AT_ONCE);
+    let mut unsent = Vec::new();
+    let mut failure = None;
+    while let Some((item, result)) = results.next().await {
+        if let Err(error) = result {
+            unsent.push(item);
+            failure = Some(error);
         }
-        let route = Route {
-            pool: item.pool.clone(),
-            urgency: match item.urgency {
-                catalog::Urgency::Manual => Urgency::Manual,
-                catalog::Urgency::Scheduled => Urgency::Scheduled,
-            },
-        };
-        fail::fail_point!("dispatcher-before-publish");
-        state.queue.publish(&route, &item.job_id).await?;
-        fail::fail_point!("dispatcher-before-mark");
-        let news = state.catalog.mark_dispatched(item, now_ms()).await?;
-        debug!(
-            job_id = item.job_id,
-            pool = item.pool,
-            news,
-            stale,
-            "job dispatched"
-        );
-        metrics::counter!("nora_backup_jobs_dispatched_total").increment(1);
     }
-    Ok(items.len() as u64)
+    drop(results);
+    let Some(failure) = failure else {
+        return Ok(found);
+    };
+    if !stale {
+        // Not to be waited for by whoever tries next.
+        state.catalog.release_undispatched(&unsent).await?;
+    }
+    Err(failure)
+}
+
+/// Tells the queue of one job.
+async fn send(state: &State, item: &DispatchItem, stale: bool) -> Result<(), ApiError> {
+    let route = Route {
+        pool: item.pool.clone(),
+        urgency: match item.urgency {
+            catalog::Urgency::Manual => Urgency::Manual,
+            catalog::Urgency::Scheduled => Urgency::Scheduled,
+        },
+    };
+    fail::fail_point!("dispatcher-before-publish");
+    state.queue.publish(&route, &item.job_id).await?;
+    fail::fail_point!("dispatcher-before-mark");
+    let news = state.catalog.mark_dispatched(item, now_ms()).await?;
+    let (job_id, pool) = (&item.job_id, &item.pool);
+    debug!(job_id, pool, news, stale, "job dispatched");
+    metrics::counter!("nora_backup_jobs_dispatched_total").increment(1);
+    Ok(())
 }
 
 /// Jobs whose word seems to have gone missing.

@@ -24,6 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// A name that nothing is stored under: asking for it shows whether the destination answers.
 const DESTINATION_PROBE: &str = "vaults/.health";
 const UNKNOWN: &str = "unknown";
+const STOPPING: &str = "stopping";
 /// The services that health is told for; the empty name stands for the server.
 pub const SERVICES: [&str; 4] = [
     "",
@@ -96,7 +97,7 @@ impl Monitor {
             }
         }
         let mut last = self.findings.borrow().clone();
-        last.status = "stopping";
+        last.status = STOPPING;
         self.tell(last).await;
     }
 
@@ -138,7 +139,7 @@ impl Monitor {
         let before = self.findings.borrow().clone();
         if before.status != health.status {
             let checks = format!("{:?}", health.checks);
-            if health.is_able() {
+            if health.is_able() || health.status == STOPPING {
                 info!(status = health.status, checks, "health changed");
             } else {
                 warn!(status = health.status, checks, "health changed");

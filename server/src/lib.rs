@@ -14,13 +14,14 @@
 //!   `page` (page tokens), `convert` (to the API's messages), `status` (errors to statuses:
 //!   the one table)
 //! - streams: `watch` (always ending with the truth), `feed` (bounded, cut when not read)
-//! - loops: `dispatcher`, `reaper`, `health`
-//! - `ops`: operations HTTP
+//! - loops: `dispatcher`, `reaper`, `announcer`, `health`
+//! - `ops`: operations HTTP; [`program`]: the binary `nora-backup-server`
 //!
 //! It must not know of sources, targets or workers.
 
 mod access;
 mod admission;
+mod announcer;
 mod auth;
 mod backoff;
 mod clock;
@@ -32,6 +33,7 @@ mod health;
 mod methods;
 mod ops;
 mod page;
+pub mod program;
 mod reaper;
 mod run;
 mod services;

@@ -14,7 +14,7 @@ use proto::backup::v1::{
     agent_service_server::AgentServiceServer, backup_service_server::BackupServiceServer,
     restore_service_server::RestoreServiceServer,
 };
-use queue::{EventBus, JobQueue};
+use queue::{Announcer, EventBus, JobQueue};
 use tokio::{net::TcpListener, task::JoinSet, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::Server;
@@ -23,6 +23,7 @@ use vault::{Keyring, Store, VaultSettings};
 
 use crate::{
     admission::AdmissionLayer,
+    announcer,
     auth::{AuthLayer, Authenticator},
     connection::incoming,
     dispatcher,
@@ -55,6 +56,8 @@ pub struct ServerParts {
     pub queue: Arc<dyn JobQueue>,
     /// Where events come from.
     pub bus: Arc<dyn EventBus>,
+    /// Who tells other services how jobs ended.
+    pub announcer: Arc<dyn Announcer>,
     /// Where vaults lie.
     pub store: Arc<dyn Store>,
     /// What opens them.
@@ -100,6 +103,7 @@ pub async fn run(
         catalog: parts.catalog,
         queue: parts.queue,
         bus: parts.bus,
+        announcer: parts.announcer,
         store: parts.store,
         keyring: parts.keyring,
         vault_settings: parts.vault,
@@ -114,6 +118,7 @@ pub async fn run(
     let mut loops = JoinSet::new();
     loops.spawn(dispatcher::run(state.clone()));
     loops.spawn(reaper::run(state.clone()));
+    loops.spawn(announcer::run(state.clone()));
     loops.spawn(monitor.run());
     if let Some(ops) = parts.ops {
         let asked = stop.asked.clone();

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use catalog::Catalog;
 use proto::queue::v1::JobEvent;
-use queue::{EventBus, JobQueue};
+use queue::{Announcer, EventBus, JobQueue};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use vault::{Keyring, ManifestRef, Store, Vault, VaultError, VaultSettings};
 
@@ -30,6 +30,8 @@ pub struct State {
     pub queue: Arc<dyn JobQueue>,
     /// Where events come from.
     pub bus: Arc<dyn EventBus>,
+    /// Who tells other services.
+    pub announcer: Arc<dyn Announcer>,
     /// Where vaults lie.
     pub store: Arc<dyn Store>,
     /// What opens them.

@@ -10,7 +10,7 @@
 //! - [`targets`]: where a backup is brought back to
 //! - `progress`: turns counters into progress with rate and time to go
 //! - [`failure`]: the one place that turns errors into failures for people
-//! - [`ops`]: `/health` and `/metrics`
+//! - [`ops`]: `/health` and `/metrics`; [`program`]: the binary `nora-backup-worker`
 //! - `files`: what reading and making folders have in common; `clock`, `unwinding`
 //!
 //! A worker knows nothing of gRPC and of servers: it talks to the catalog, the queue and the
@@ -21,6 +21,7 @@ pub mod failure;
 pub(crate) mod files;
 pub(crate) mod jobs;
 pub mod ops;
+pub mod program;
 pub(crate) mod progress;
 pub mod run;
 pub mod runner;

@@ -11,7 +11,7 @@ use vault::{Keyring, Store, VaultSettings};
 use crate::{
     jobs,
     ops::{self, Ops},
-    runner::{Shared, clear_up, take_jobs},
+    runner::{Shared, be_seen, clear_up, take_jobs},
     settings::WorkerSettings,
 };
 
@@ -63,7 +63,11 @@ pub async fn run(parts: WorkerParts, shutdown: CancellationToken) -> anyhow::Res
         None => async { Ok(()) }.boxed(),
     };
     let working = async {
-        tokio::join!(take_jobs(worker.clone()), clear_up(worker.clone()));
+        tokio::join!(
+            take_jobs(worker.clone()),
+            clear_up(worker.clone()),
+            be_seen(worker.clone())
+        );
         served.cancel();
         anyhow::Ok(())
     };

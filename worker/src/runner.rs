@@ -34,13 +34,14 @@ mod execution;
 mod intake;
 mod keeper;
 mod leftovers;
+mod presence;
 mod reporter;
 pub mod stop;
 
 #[cfg(test)]
 mod tests;
 
-pub(crate) use {intake::take_jobs, leftovers::clear_up};
+pub(crate) use {intake::take_jobs, leftovers::clear_up, presence::be_seen};
 
 /// What does a job's work.
 pub(crate) type Work =

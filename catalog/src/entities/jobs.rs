@@ -26,6 +26,7 @@ pub(crate) struct Model {
     pub(crate) due_time_ms: i64,
     pub(crate) dispatch_time_ms: Option<i64>,
     pub(crate) dispatch_version: i64,
+    pub(crate) dispatch_hold_ms: i64,
     pub(crate) waiting: bool,
     pub(crate) lease_owner: Option<String>,
     pub(crate) lease_expire_time_ms: Option<i64>,

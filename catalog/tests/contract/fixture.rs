@@ -24,9 +24,13 @@ impl Fixture {
     /// An empty, migrated catalog.
     pub async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let settings = match std::env::var("NORA_TEST_POSTGRES_URL") {
-            Ok(url) => CatalogSettings::new(fresh_database(&url).await),
-            Err(_) => CatalogSettings::sqlite(folder.path().join("catalog.db")),
+        let settings = if env!("CARGO_CRATE_NAME") == "contract_postgres" {
+            let url = std::env::var("NORA_TEST_POSTGRES_URL").expect(
+                "NORA_TEST_POSTGRES_URL names a PostgreSQL server: run `make test`, or start one with `make services`",
+            );
+            CatalogSettings::new(fresh_database(&url).await)
+        } else {
+            CatalogSettings::sqlite(folder.path().join("catalog.db"))
         };
         let catalog = Catalog::connect(&settings).await.unwrap();
         catalog.migrate().await.unwrap();

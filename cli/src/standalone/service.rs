@@ -7,7 +7,7 @@ use std::{
 };
 
 use catalog::{Catalog, CatalogSettings};
-use queue::{InProcessBus, InProcessQueue};
+use queue::{InProcessBus, InProcessQueue, Nobody};
 use server::{ServerParts, ServerSettings};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -169,6 +169,7 @@ impl Parts {
             catalog: catalog.clone(),
             queue: Arc::new(queue.clone()),
             bus: Arc::new(bus.clone()),
+            announcer: Arc::new(Nobody),
             store: store.clone(),
             keyring: keyring.clone(),
             vault: settings.vault.clone(),

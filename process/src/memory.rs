@@ -16,7 +16,7 @@ const ARENAS: &str = "2";
 
 /// Starts this program again in its own place, with few arenas. Returns when
 /// that is done already, when somebody chose a number, or when it can't be done.
-pub(crate) fn start_small() {
+pub fn start_small() {
     if env::var_os(VARIABLE).is_some() {
         return;
     }
@@ -24,7 +24,7 @@ pub(crate) fn start_small() {
         return;
     };
     let mut arguments = env::args_os();
-    let name = arguments.next().unwrap_or_else(|| "nora-backup".into());
+    let name = arguments.next().unwrap_or_else(|| program.clone().into());
     // It returns only when it fails; then it goes on as it is.
     let _ = Command::new(program)
         .arg0(name)

@@ -1,0 +1,119 @@
+//! The binary `nora-backup-worker`: a worker on PostgreSQL and RabbitMQ, any number of which may
+//! run side by side.
+
+use std::{net::SocketAddr, process::ExitCode, sync::Arc};
+
+use anyhow::Context as _;
+use catalog::{Catalog, CatalogSettings};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser};
+use metrics_exporter_prometheus::PrometheusBuilder;
+use process::{
+    arguments::forget_empty,
+    log::LogFormat,
+    service::{EXIT_CODES, Ended, Exit},
+};
+use queue::{AmqpSettings, ConnectError, RabbitMq};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use vault::{DestinationSettings, KeySettings, VaultSettings};
+
+use crate::{Ops, WorkerParts, WorkerSettings, run};
+
+const NAME: &str = "nora-backup-worker";
+
+/// Does the work of nora-backup: takes jobs from RabbitMQ, reads agents, writes their backups to
+/// the destination, and brings them back.
+#[derive(Debug, Parser)]
+#[command(name = NAME, version, max_term_width = 100, after_help = EXIT_CODES)]
+pub struct Program {
+    /// The worker's settings.
+    #[command(flatten)]
+    pub worker: WorkerSettings,
+    /// The catalog's settings.
+    #[command(flatten)]
+    pub catalog: CatalogSettings,
+    /// The queue's settings.
+    #[command(flatten)]
+    pub amqp: AmqpSettings,
+    /// Where vaults are kept.
+    #[command(flatten)]
+    pub destination: DestinationSettings,
+    /// The keys.
+    #[command(flatten)]
+    pub keys: KeySettings,
+    /// How much a vault may use.
+    #[command(flatten)]
+    pub vault: VaultSettings,
+    /// How log lines look
+    #[arg(long, env = "NORA_BACKUP_LOG_FORMAT", value_enum, default_value_t = LogFormat::Human,
+          value_name = "FORMAT")]
+    pub log_format: LogFormat,
+}
+
+/// Runs until it is told to stop.
+pub fn main() -> ExitCode {
+    let matches = forget_empty(Program::command()).get_matches();
+    match Program::from_arg_matches(&matches) {
+        Ok(program) => {
+            let format = program.log_format;
+            process::service::run(NAME, format, |stop| serve(program, stop))
+        }
+        Err(error) => error.exit(),
+    }
+}
+
+async fn serve(program: Program, stop: CancellationToken) -> Result<(), Ended> {
+    let usage = |error: &dyn std::error::Error| Ended::new(Exit::Usage, error);
+    let keyring = program.keys.keyring().map_err(|error| usage(&error))?;
+    let store = program.destination.open().map_err(|error| usage(&error))?;
+    let catalog = Catalog::open(&program.catalog).await.map_err(|error| {
+        let exit = if error.is_retryable() {
+            Exit::Unavailable
+        } else {
+            Exit::Usage
+        };
+        Ended::new(exit, format!("NORA_BACKUP_DATABASE_URL: {error}"))
+    })?;
+    let rabbit = RabbitMq::connect(&program.amqp, NAME)
+        .await
+        .map_err(|error| match error {
+            ConnectError::Refused { .. } => usage(&error),
+            ConnectError::Unreachable { .. } => Ended::new(Exit::Unavailable, error),
+        })?;
+    let address = SocketAddr::new(program.worker.health_address, program.worker.health_port);
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("BACKUP_WORKER_HEALTH_PORT: listen on {address}"))
+        .map_err(|error| Ended::new(Exit::Usage, format!("{error:#}")))?;
+    let failed = |error: anyhow::Error| Ended::new(Exit::Failed, format!("{error:#}"));
+    let metrics = PrometheusBuilder::new()
+        .install_recorder()
+        .map_err(|error| failed(error.into()))?;
+    let parts = WorkerParts {
+        catalog: catalog.clone(),
+        queue: Arc::new(rabbit.clone()),
+        bus: Arc::new(rabbit.clone()),
+        store,
+        keyring,
+        vault_settings: program.vault,
+        settings: program.worker,
+        ops: Some(Ops {
+            listener,
+            metrics: Some(metrics),
+        }),
+    };
+    let ended = run(parts, stop).await.map_err(failed);
+    rabbit.close().await;
+    let closed = catalog.close().await;
+    ended.and(closed.map_err(|error| failed(error.into())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Program::command().debug_assert();
+    }
+}
