@@ -4,6 +4,7 @@
 //!   and stops exactly what it started; the binary `services` is its front
 //! - [`place`]: where the build puts things: the program under test, its folders
 //! - [`standalone`]: starts, stops and kills a `nora-backup standalone`
+//! - [`fleet`]: servers and workers as processes of their own
 //! - [`api`]: talks to it over gRPC, with tokens for any user and role
 //! - [`cli`]: runs `nora-backup` commands and reads what they print
 //! - [`tree`]: describes a folder so exactly that two can be compared
@@ -17,6 +18,7 @@
 pub mod api;
 pub mod cli;
 pub mod fixture;
+pub mod fleet;
 pub mod mount;
 pub mod place;
 pub mod services;

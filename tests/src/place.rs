@@ -30,7 +30,12 @@ pub fn program() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("NORA_TEST_PROGRAM") {
         return Ok(path.into());
     }
-    let path = profile_dir()?.join("nora-backup");
+    program_named("nora-backup")
+}
+
+/// Another program of this project, built beforehand with the same profile.
+pub fn program_named(name: &str) -> Result<PathBuf> {
+    let path = profile_dir()?.join(name);
     if !path.is_file() {
         bail!(
             "{} is not there: run `make build` (or `cargo build --workspace --all-targets`) first",
