@@ -16,6 +16,8 @@ mod deletion;
 mod durability;
 #[path = "contract/endings.rs"]
 mod endings;
+#[path = "contract/fleet.rs"]
+mod fleet;
 #[path = "contract/model.rs"]
 mod model;
 #[path = "contract/outbox.rs"]

@@ -1,8 +1,8 @@
 //! A fresh database, and the shortest ways to what tests begin with.
 
 use catalog::{
-    Agent, Backup, BackupResult, Catalog, CatalogSettings, ClaimOutcome, DatabaseUrl, Failure,
-    Fence, Lease, NewAgent, NewBackup, NewDraft, RequestKey, Trigger,
+    Agent, Backup, BackupResult, Catalog, CatalogSettings, ClaimOutcome, Failure, Fence, Lease,
+    NewAgent, NewBackup, NewDraft, RequestKey, Trigger,
 };
 use proto::backup::v1::{DirectorySource, RestoreDecision, RestorePlan, Source, source};
 use sea_orm::ConnectionTrait as _;
@@ -17,6 +17,7 @@ pub const LEASE_MS: i64 = 30_000;
 pub struct Fixture {
     pub catalog: Catalog,
     pub settings: CatalogSettings,
+    url: String,
     pub folder: TempDir,
 }
 
@@ -24,19 +25,22 @@ impl Fixture {
     /// An empty, migrated catalog.
     pub async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let settings = if env!("CARGO_CRATE_NAME") == "contract_postgres" {
+        let url = if env!("CARGO_CRATE_NAME") == "contract_postgres" {
             let url = std::env::var("NORA_TEST_POSTGRES_URL").expect(
                 "NORA_TEST_POSTGRES_URL names a PostgreSQL server: run `make test`, or start one with `make services`",
             );
-            CatalogSettings::new(fresh_database(&url).await)
+            fresh_database(&url).await
         } else {
-            CatalogSettings::sqlite(folder.path().join("catalog.db"))
+            let path = folder.path().join("catalog.db");
+            format!("sqlite:{}", path.display())
         };
+        let settings = CatalogSettings::new(url.parse().unwrap());
         let catalog = Catalog::connect(&settings).await.unwrap();
         catalog.migrate().await.unwrap();
         Self {
             catalog,
             settings,
+            url,
             folder,
         }
     }
@@ -46,6 +50,11 @@ impl Fixture {
         let fixture = Self::new().await;
         fixture.agent("agent").await;
         fixture
+    }
+
+    /// The database's URL, to look at it from outside.
+    pub fn url(&self) -> String {
+        self.url.clone()
     }
 
     pub async fn agent(&self, agent_id: &str) -> Agent {
@@ -100,13 +109,13 @@ impl Fixture {
 }
 
 /// A database nobody else uses, beside the one the URL names.
-async fn fresh_database(url: &str) -> DatabaseUrl {
+async fn fresh_database(url: &str) -> String {
     let admin = sea_orm::Database::connect(url).await.expect("PostgreSQL");
     let name = format!("nora_test_{}", uuid::Uuid::new_v4().simple());
     let create = format!("CREATE DATABASE {name}");
     admin.execute_unprepared(&create).await.unwrap();
     let (server, _) = url.rsplit_once('/').expect("the URL ends in /<database>");
-    format!("{server}/{name}").parse().unwrap()
+    format!("{server}/{name}")
 }
 
 pub fn new_agent(agent_id: &str) -> NewAgent {
