@@ -1,72 +1,58 @@
 //! Starts the real services that the end-to-end tests need, and stops them.
 //!
-//! - `docker`: a private Docker Engine with a small image
-//! - `image`: what that image holds
-//! - `packages`: installs what is missing
+//! - `life`: one service's life: started, killed, started again, stopped
+//! - `world`: its own namespaces, so that it is stopped whole
 //! - `process`: names a process so that no other one is ever killed
+//! - `docker`: a private Docker Engine with a small image; `image`: what that holds
+//! - `postgresql`, `rabbitmq`, `sshd`, `seaweedfs`: what their names say
+//! - `packages`: installs what is missing
+//! - `ports`, `wire`: free ports, and whether somebody answers there
 //!
-//! A new service is one file with a `start` and a `stop`, and one line in
-//! [`KNOWN`]. Everything a service leaves on disk lies under `target/services`,
-//! and the addresses of all of them in `target/services/env`.
+//! A new service is one file with a `Service`, and one line in [`KNOWN`].
+//! Everything a service leaves on disk lies under `target/services`, and the
+//! addresses of all of them in `target/services/env`.
 
 mod docker;
 mod image;
+mod life;
 mod packages;
+mod ports;
+mod postgresql;
 mod process;
+mod rabbitmq;
+mod seaweedfs;
+mod sshd;
+mod wire;
+mod world;
 
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
     fs::{self, File},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
-use serde::{Deserialize, Serialize};
+use anyhow::{Context as _, Result, bail};
 
-use self::process::Identity;
+use self::life::{Service, Started};
 use crate::place;
 
 pub use docker::IMAGE;
 
-/// How long a service may take until it answers.
-const READY_MS_MAX: u64 = 60_000;
 /// How long a command may go on after it was asked to stop.
 const STOP_COMMAND_MS_MAX: u64 = 10_000;
 
-/// Keeps on disk what was started.
-type Note<'a> = dyn FnMut(&Started) -> Result<()> + 'a;
-
-/// A service that can be started.
-struct Service {
-    name: &'static str,
-    /// Starts it and returns once it answers. `note` keeps what is needed to stop
-    /// it, and is called before the first wait.
-    start: fn(folder: &Path, note: &mut Note<'_>) -> Result<Started>,
-    /// Stops it and removes what it left; also of a start that was cut short.
-    stop: fn(folder: &Path, started: &Started) -> Result<()>,
-}
-
-/// Every service, in the order of their start.
-const KNOWN: &[Service] = &[Service {
-    name: "docker",
-    start: docker::start,
-    stop: docker::stop,
-}];
-
-/// What was started, as kept in `target/services/<name>.json`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Started {
-    process: Identity,
-    /// Those that end with it, known once the service answers.
-    children: Vec<Identity>,
-    /// Sockets and other things that live as long as the process.
-    run_dir: PathBuf,
-    /// Lines of the env file.
-    env: BTreeMap<String, String>,
-}
+/// Every service, in the order that [`Services::status`] tells.
+const KNOWN: &[&dyn Service] = &[
+    &docker::DockerEngine,
+    &postgresql::Postgresql,
+    &rabbitmq::Rabbitmq,
+    &sshd::Sshd,
+    &seaweedfs::Seaweedfs,
+];
 
 /// The services of one target folder.
 pub struct Services {
@@ -84,30 +70,66 @@ impl Services {
         Self { folder }
     }
 
-    /// Starts what does not run yet.
+    /// Starts what does not run yet, of all services.
     pub fn up(&self) -> Result<()> {
-        self.start_missing().map(|_| ())
+        self.up_only::<&str>(&[])
     }
 
-    /// Stops everything, in reverse order.
+    /// Starts what does not run yet of these; of all when none is named.
+    pub fn up_only<T: AsRef<str>>(&self, names: &[T]) -> Result<()> {
+        self.start_missing(&chosen(names)?).map(|_| ())
+    }
+
+    /// Stops everything.
     pub fn down(&self) -> Result<()> {
+        self.down_only::<&str>(&[])
+    }
+
+    /// Stops these; all when none is named.
+    pub fn down_only<T: AsRef<str>>(&self, names: &[T]) -> Result<()> {
+        let services = chosen(names)?;
         let _lock = self.lock()?;
-        for service in KNOWN.iter().rev() {
-            self.stop_one(service)?;
-        }
+        self.stop(&services)
+    }
+
+    /// Kills a service as the end of the machine's power would, with everything it
+    /// started. Its data stays, for [`Services::restart`].
+    pub fn kill(&self, name: &str) -> Result<()> {
+        let _lock = self.lock()?;
+        let (service, started) = self.known(name)?;
+        life::kill(service, &self.folder.join(name), &started)
+            .with_context(|| format!("kill {name}"))?;
         self.write_env()
+    }
+
+    /// Starts a service again with the data and the addresses it had, and returns
+    /// once it answers; it is killed first when it runs.
+    pub fn restart(&self, name: &str) -> Result<()> {
+        let _lock = self.lock()?;
+        let (service, started) = self.known(name)?;
+        let note = |started: &Started| self.note(service, started);
+        life::restart(service, &self.folder.join(name), &started, &note)
+            .with_context(|| format!("restart {name}"))?;
+        self.write_env()
+    }
+
+    /// Stops all processes of a service where they are, until [`Services::resume`].
+    pub fn pause(&self, name: &str) -> Result<()> {
+        let (_, started) = self.known(name)?;
+        world::pause(&started).with_context(|| format!("pause {name}"))
+    }
+
+    /// Lets a paused service go on.
+    pub fn resume(&self, name: &str) -> Result<()> {
+        let (_, started) = self.known(name)?;
+        world::resume(&started).with_context(|| format!("resume {name}"))
     }
 
     /// Which services run.
     pub fn status(&self) -> Result<Vec<(&'static str, bool)>> {
         KNOWN
             .iter()
-            .map(|service| {
-                let running = self
-                    .started(service)?
-                    .is_some_and(|started| started.process.is_alive());
-                Ok((service.name, running))
-            })
+            .map(|service| Ok((service.name(), self.runs(*service)?)))
             .collect()
     }
 
@@ -115,7 +137,7 @@ impl Services {
     pub fn env(&self) -> Result<BTreeMap<String, String>> {
         let mut all = BTreeMap::new();
         for service in KNOWN {
-            if let Some(started) = self.started(service)?
+            if let Some(started) = self.started(*service)?
                 && started.process.is_alive()
             {
                 all.extend(started.env);
@@ -134,89 +156,123 @@ impl Services {
             })
     }
 
-    /// Runs a command with the services up, and stops those it started, however
+    /// Runs a command with all services up, and stops those it started, however
     /// the command ends.
     pub fn run(&self, command: &[String]) -> Result<ExitCode> {
+        self.run_only::<&str>(&[], command)
+    }
+
+    /// The same with these services alone; with all when none is named.
+    pub fn run_only<T: AsRef<str>>(&self, names: &[T], command: &[String]) -> Result<ExitCode> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()?;
-        let started = self.start_missing()?;
+        let started = self.start_missing(&chosen(names)?)?;
         let outcome = self
             .env()
             .and_then(|env| runtime.block_on(run_command(command, env)));
-        {
-            let _lock = self.lock()?;
-            for service in KNOWN
-                .iter()
-                .rev()
-                .filter(|service| started.contains(&service.name))
-            {
-                self.stop_one(service)?;
-            }
-            self.write_env()?;
-        }
+        let _lock = self.lock()?;
+        self.stop(&started)?;
         outcome
     }
 
-    fn start_missing(&self) -> Result<Vec<&'static str>> {
+    /// Starts those that do not run, all at once; none of them when one does not start.
+    fn start_missing(
+        &self,
+        services: &[&'static dyn Service],
+    ) -> Result<Vec<&'static dyn Service>> {
         let _lock = self.lock()?;
-        let mut names = Vec::new();
-        for service in KNOWN {
-            if self
-                .started(service)?
-                .is_some_and(|started| started.process.is_alive())
-            {
-                continue;
+        let mut missing = Vec::new();
+        for service in services {
+            if !self.runs(*service)? {
+                missing.push(*service);
             }
-            // An earlier run may have crashed: clear what it left.
-            self.stop_one(service)?;
-            let folder = self.folder.join(service.name);
-            fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
-            eprintln!("services: starting {}", service.name);
-            let state = self.state_file(service);
-            let mut note = |started: &Started| -> Result<()> {
-                fs::write(&state, serde_json::to_vec_pretty(started)?)
-                    .with_context(|| format!("write {}", state.display()))
-            };
-            let outcome = (service.start)(&folder, &mut note).and_then(|started| note(&started));
-            if let Err(cause) = outcome {
-                let _ = self.stop_one(service);
-                return Err(cause.context(format!("start {}", service.name)));
-            }
-            names.push(service.name);
+        }
+        // Packages are installed one after another.
+        for service in &missing {
+            let name = service.name();
+            service
+                .install()
+                .with_context(|| format!("install what {name} needs"))?;
+        }
+        let outcome = in_parallel(&missing, |service| self.start_one(service));
+        if let Err(cause) = outcome {
+            let _ = self.stop(&missing);
+            return Err(cause);
         }
         self.write_env()?;
-        Ok(names)
+        Ok(missing)
     }
 
-    fn stop_one(&self, service: &Service) -> Result<()> {
-        if let Some(started) = self.started(service)? {
-            eprintln!("services: stopping {}", service.name);
-            (service.stop)(&self.folder.join(service.name), &started)
-                .with_context(|| format!("stop {}", service.name))?;
-            fs::remove_file(self.state_file(service)).context("forget a stopped service")?;
-        }
+    fn start_one(&self, service: &dyn Service) -> Result<()> {
+        let name = service.name();
+        // An earlier run may have crashed: clear what it left.
+        self.stop_one(service)?;
+        let begin = Instant::now();
+        let note = |started: &Started| self.note(service, started);
+        life::start(service, &self.folder.join(name), &note)
+            .with_context(|| format!("start {name}"))?;
+        let seconds = begin.elapsed().as_secs_f32();
+        eprintln!("services: {name} answers ({seconds:.1} s)");
         Ok(())
     }
 
-    fn started(&self, service: &Service) -> Result<Option<Started>> {
+    fn stop(&self, services: &[&'static dyn Service]) -> Result<()> {
+        let outcome = in_parallel(services, |service| self.stop_one(service));
+        self.write_env()?;
+        outcome
+    }
+
+    fn stop_one(&self, service: &dyn Service) -> Result<()> {
+        let folder = self.folder.join(service.name());
+        let Some(started) = self.started(service)? else {
+            return life::clear(&folder, None);
+        };
+        eprintln!("services: stopping {}", service.name());
+        life::stop(service, &folder, &started)
+            .with_context(|| format!("stop {}", service.name()))?;
+        fs::remove_file(self.state_file(service)).context("forget a stopped service")
+    }
+
+    fn known(&self, name: &str) -> Result<(&'static dyn Service, Started)> {
+        let [service] = chosen(&[name])?[..] else {
+            bail!("there are two services named {name}");
+        };
+        let started = self.started(service)?.with_context(|| {
+            format!("{name} was not started: start it with `services up {name}`")
+        })?;
+        Ok((service, started))
+    }
+
+    fn runs(&self, service: &dyn Service) -> Result<bool> {
+        let started = self.started(service)?;
+        Ok(started.is_some_and(|started| started.process.is_alive()))
+    }
+
+    fn note(&self, service: &dyn Service, started: &Started) -> Result<()> {
+        let path = self.state_file(service);
+        // Put in place whole: a torn note could not stop what it tells of.
+        let draft = path.with_extension("draft");
+        life::write_private(&draft, &serde_json::to_vec_pretty(started)?)?;
+        fs::rename(&draft, &path).with_context(|| format!("write {}", path.display()))
+    }
+
+    fn started(&self, service: &dyn Service) -> Result<Option<Started>> {
         let path = self.state_file(service);
         match fs::read(&path) {
-            // A torn file is one whose writer was killed before it started anything.
             Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
             Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(cause) => Err(cause).with_context(|| format!("read {}", path.display())),
         }
     }
 
-    fn state_file(&self, service: &Service) -> PathBuf {
-        self.folder.join(format!("{}.json", service.name))
+    fn state_file(&self, service: &dyn Service) -> PathBuf {
+        self.folder.join(format!("{}.json", service.name()))
     }
 
     fn write_env(&self) -> Result<()> {
-        let path = self.folder.join("env");
-        fs::write(&path, self.env_text()?).with_context(|| format!("write {}", path.display()))
+        life::write_private(&self.folder.join("env"), self.env_text()?.as_bytes())
     }
 
     /// One call at a time changes the services of a target folder.
@@ -229,6 +285,40 @@ impl Services {
             .with_context(|| format!("lock {}", path.display()))?;
         Ok(file)
     }
+}
+
+/// The services of these names; all when there is none.
+fn chosen<T: AsRef<str>>(names: &[T]) -> Result<Vec<&'static dyn Service>> {
+    for name in names.iter().map(AsRef::as_ref) {
+        if KNOWN.iter().all(|service| service.name() != name) {
+            let known: Vec<_> = KNOWN.iter().map(|service| service.name()).collect();
+            bail!("there is no service {name}: known are {}", known.join(", "));
+        }
+    }
+    let named = |service: &&&'static dyn Service| {
+        names.is_empty() || names.iter().any(|name| name.as_ref() == service.name())
+    };
+    Ok(KNOWN.iter().filter(named).copied().collect())
+}
+
+/// Does it for each at the same time; tells the first thing that went wrong.
+fn in_parallel(
+    services: &[&'static dyn Service],
+    action: impl Fn(&dyn Service) -> Result<()> + Sync,
+) -> Result<()> {
+    thread::scope(|scope| {
+        let action = &action;
+        let threads: Vec<_> = services
+            .iter()
+            .map(|service| scope.spawn(move || action(*service)))
+            .collect();
+        // All are waited for, whatever the first one says.
+        let outcomes: Vec<_> = threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|_| bail!("a thread panicked")))
+            .collect();
+        outcomes.into_iter().collect()
+    })
 }
 
 /// The address of a service for a test, which fails when the service is missing.

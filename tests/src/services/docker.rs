@@ -7,11 +7,8 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
-    os::unix::process::CommandExt as _,
+    fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
-    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -20,7 +17,14 @@ use bollard::{
 };
 use futures::TryStreamExt as _;
 
-use super::{Note, READY_MS_MAX, Started, image, packages, process::Identity};
+use super::{
+    image,
+    life::{Plan, Service, Started, own_name, remove, run_dir_away, text},
+    packages,
+    process::Identity,
+    wire,
+    world::Launch,
+};
 
 /// The image that test containers are made from.
 pub const IMAGE: &str = "nora-test-agent:latest";
@@ -30,99 +34,94 @@ const HOST_VARIABLE: &str = "NORA_TEST_DOCKER_HOST";
 /// much to the folder it is given.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 const LONGEST_SOCKET: &str = "exec/containerd/containerd-debug.sock";
-/// How long the engine may take to end once killed.
+/// How long a process may take to end once killed.
 const KILL_MS_MAX: u64 = 20_000;
-/// How often its socket is tried.
-const TRY_MS: u64 = 50;
 
 /// The engine must not find the machine's own containerd: it starts its own then.
-const SCRIPT: &str = r#"
-mkdir -p /run/containerd && mount -t tmpfs -o mode=711 tmpfs /run/containerd || exit 1
-exec "$@"
-"#;
+const SETUP: &str = "mkdir -p /run/containerd && mount -t tmpfs -o mode=711 tmpfs /run/containerd";
 
-pub(super) fn start(folder: &Path, note: &mut Note<'_>) -> Result<Started> {
-    if !rustix::process::geteuid().is_root() {
-        bail!("a Docker Engine can only be started by root");
+pub(super) struct DockerEngine;
+
+impl Service for DockerEngine {
+    fn name(&self) -> &'static str {
+        "docker"
     }
-    let engine = packages::find_or_install("dockerd", "docker.io")?;
-    let busybox = static_busybox()?;
-    let run_dir = run_dir(folder);
-    fs::create_dir_all(&run_dir).with_context(|| format!("make {}", run_dir.display()))?;
-    let socket = run_dir.join("docker.sock");
-    let log_path = folder.join("log");
-    let log = File::create(&log_path).with_context(|| format!("open {}", log_path.display()))?;
 
-    let mut command = Command::new("unshare");
-    command
-        .args([
-            "--net",
-            "--mount",
-            "--pid",
-            "--fork",
-            "--kill-child",
-            "--mount-proc",
-            "sh",
-            "-c",
-            SCRIPT,
-            "sh",
-        ])
-        .arg(engine)
-        .arg("--host")
-        .arg(format!("unix://{}", socket.display()))
-        .arg("--data-root")
-        .arg(folder.join("data"))
-        .arg("--exec-root")
-        .arg(run_dir.join("exec"))
-        .arg("--pidfile")
-        .arg(run_dir.join("pid"))
-        .arg("--cgroup-parent")
-        .arg(format!("/{}", cgroup_name(folder)))
-        // Its network is its own and leads nowhere: no rules are needed.
-        .args(["--iptables=false", "--ip6tables=false", "--ip-masq=false"])
-        .args(["--group", "root", "--shutdown-timeout", "1"])
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        // Apart from the terminal's Ctrl-C: it ends by `stop`.
-        .process_group(0);
-    let child = command.spawn().context("run unshare")?;
+    fn install(&self) -> Result<()> {
+        packages::find_or_install("dockerd", "docker.io")?;
+        static_busybox().map(|_| ())
+    }
 
-    let host = format!("unix://{}", socket.display());
-    let mut started = Started {
-        process: Identity::of(child.id().cast_signed())?,
-        children: Vec::new(),
-        run_dir,
-        env: BTreeMap::from([(HOST_VARIABLE.to_owned(), host)]),
-    };
-    note(&started)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        let docker = wait_until_ready(&socket, &started, &log_path).await?;
-        import_image(&docker, image::rootfs(&busybox)?).await
-    })?;
-    started.children = started.process.children();
-    Ok(started)
+    fn prepare(&self, folder: &Path) -> Result<Plan> {
+        let engine = packages::find_or_install("dockerd", "docker.io")?;
+        let run_dir = run_dir(folder);
+        fs::create_dir_all(&run_dir).with_context(|| format!("make {}", run_dir.display()))?;
+        let host = format!("unix://{}", text(&run_dir.join("docker.sock"))?);
+        let launch = Launch {
+            namespaces: vec!["--net".into()],
+            setup: SETUP.into(),
+            ..Launch::new([
+                text(&engine)?,
+                format!("--host={host}"),
+                format!("--data-root={}", text(&folder.join("data"))?),
+                format!("--exec-root={}", text(&run_dir.join("exec"))?),
+                format!("--pidfile={}", text(&run_dir.join("pid"))?),
+                format!("--cgroup-parent=/{}", own_name(folder)),
+                // Its network is its own and leads nowhere: no rules are needed.
+                "--iptables=false".into(),
+                "--ip6tables=false".into(),
+                "--ip-masq=false".into(),
+                "--group=root".into(),
+                "--shutdown-timeout=1".into(),
+            ])
+        };
+        Ok(Plan {
+            launch,
+            env: BTreeMap::from([(HOST_VARIABLE.to_owned(), host)]),
+            run_dir: Some(run_dir),
+        })
+    }
+
+    fn answers(&self, started: &Started) -> bool {
+        socket(started).is_ok_and(|socket| {
+            let ping = b"GET /_ping HTTP/1.0\r\n\r\n";
+            let answer = wire::first_bytes_of_socket(&socket, ping, "HTTP/1.0 200".len());
+            answer.is_some_and(|answer| answer.ends_with(b" 200"))
+        })
+    }
+
+    fn fill(&self, _folder: &Path, started: &Started) -> Result<()> {
+        let busybox = static_busybox()?;
+        let socket = text(&socket(started)?)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(async {
+            let docker = Docker::connect_with_unix(&socket, 60, API_DEFAULT_VERSION)?;
+            let docker = docker.negotiate_version().await?;
+            import_image(&docker, image::rootfs(&busybox)?).await
+        })
+    }
+
+    fn unblock(&self, folder: &Path) {
+        thaw(&own_name(folder));
+    }
+
+    fn sweep(&self, folder: &Path, started: &Started) -> Result<()> {
+        kill_members(&own_name(folder))?;
+        remove_cgroups(&own_name(folder));
+        // Sockets and ids of processes that are no more.
+        if let Some(run_dir) = &started.run_dir {
+            remove(run_dir)?;
+            fs::create_dir_all(run_dir).with_context(|| format!("make {}", run_dir.display()))?;
+        }
+        Ok(())
+    }
 }
 
-pub(super) fn stop(folder: &Path, started: &Started) -> Result<()> {
-    // unshare, and its child: the first process of the engine's own world.
-    let children = [started.children.clone(), started.process.children()].concat();
-    for process in children.iter().chain([&started.process]) {
-        process.kill(KILL_MS_MAX, || thaw(&cgroup_name(folder)))?;
-    }
-    kill_members(&cgroup_name(folder))?;
-    remove_cgroups(&cgroup_name(folder));
-    for path in [&folder.join("data"), &started.run_dir] {
-        match fs::remove_dir_all(path) {
-            Ok(()) => {}
-            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {}
-            Err(cause) => return Err(cause).with_context(|| format!("remove {}", path.display())),
-        }
-    }
-    Ok(())
+fn socket(started: &Started) -> Result<PathBuf> {
+    let host = started.value(HOST_VARIABLE)?;
+    Ok(PathBuf::from(host.trim_start_matches("unix://")))
 }
 
 fn static_busybox() -> Result<PathBuf> {
@@ -147,42 +146,7 @@ fn run_dir(folder: &Path) -> PathBuf {
     if near.join(LONGEST_SOCKET).as_os_str().len() <= SOCKET_PATH_BYTES_MAX {
         return near;
     }
-    PathBuf::from("/tmp").join(cgroup_name(folder))
-}
-
-/// A name of this engine's own, the same at each start.
-fn cgroup_name(folder: &Path) -> String {
-    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-    let mut hasher = DefaultHasher::new();
-    folder.hash(&mut hasher);
-    format!("nora-test-{:016x}", hasher.finish())
-}
-
-async fn wait_until_ready(socket: &Path, started: &Started, log: &Path) -> Result<Docker> {
-    let deadline = Instant::now() + Duration::from_millis(READY_MS_MAX);
-    loop {
-        if let Ok(docker) =
-            Docker::connect_with_unix(&socket.to_string_lossy(), 60, API_DEFAULT_VERSION)
-            && docker.ping().await.is_ok()
-        {
-            return Ok(docker.negotiate_version().await?);
-        }
-        if !started.process.is_alive() {
-            bail!(
-                "the Docker Engine ended at once; the end of {}:\n{}",
-                log.display(),
-                last_lines(log)
-            );
-        }
-        if Instant::now() > deadline {
-            bail!(
-                "the Docker Engine does not answer; the end of {}:\n{}",
-                log.display(),
-                last_lines(log)
-            );
-        }
-        tokio::time::sleep(Duration::from_millis(TRY_MS)).await;
-    }
+    run_dir_away(folder)
 }
 
 async fn import_image(docker: &Docker, rootfs: Vec<u8>) -> Result<()> {
@@ -202,12 +166,6 @@ async fn import_image(docker: &Docker, rootfs: Vec<u8>) -> Result<()> {
         .await
         .with_context(|| format!("find {IMAGE} after its import"))?;
     Ok(())
-}
-
-fn last_lines(log: &Path) -> String {
-    let text = fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(15)..].join("\n")
 }
 
 /// The engine's folders in every hierarchy of control groups.

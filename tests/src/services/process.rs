@@ -38,6 +38,25 @@ impl Identity {
         self.boot_id == boot_id() && alive_since(self.pid) == Some(self.start_ticks)
     }
 
+    /// Its id.
+    pub(super) fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Whether it was stopped by a signal, and not let go on (or has ended).
+    pub(super) fn is_stopped(&self) -> bool {
+        !self.is_alive() || state(self.pid).is_none_or(|state| state == 'T')
+    }
+
+    /// Sends it a signal, when it is still the same process.
+    pub(super) fn signal(&self, signal: Signal) {
+        if self.is_alive()
+            && let Some(pid) = Pid::from_raw(self.pid)
+        {
+            let _ = kill_process(pid, signal);
+        }
+    }
+
     /// Its direct children.
     pub(super) fn children(&self) -> Vec<Identity> {
         if !self.is_alive() {
@@ -61,9 +80,7 @@ impl Identity {
     pub(super) fn kill(&self, wait_ms_max: u64, help: impl Fn()) -> Result<()> {
         let deadline = Instant::now() + Duration::from_millis(wait_ms_max);
         while self.is_alive() {
-            if let Some(pid) = Pid::from_raw(self.pid) {
-                let _ = kill_process(pid, Signal::KILL);
-            }
+            self.signal(Signal::KILL);
             help();
             if Instant::now() > deadline {
                 bail!("process {} does not end", self.pid);
@@ -83,12 +100,22 @@ fn boot_id() -> String {
 
 /// When a live process began, in clock ticks since boot.
 fn alive_since(pid: i32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the program's name in parentheses and may hold spaces.
-    let fields: Vec<&str> = stat[stat.rfind(')')? + 1..].split_whitespace().collect();
-    let state = fields.first()?;
-    if matches!(*state, "Z" | "X" | "x") {
+    let fields = fields(pid)?;
+    if matches!(fields.first()?.as_str(), "Z" | "X" | "x") {
         return None;
     }
     fields.get(19)?.parse().ok()
+}
+
+/// The letter that says whether a process runs, sleeps or was stopped.
+fn state(pid: i32) -> Option<char> {
+    fields(pid)?.first()?.chars().next()
+}
+
+/// What the kernel tells about a process, from its state on.
+fn fields(pid: i32) -> Option<Vec<String>> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the program's name in parentheses and may hold spaces.
+    let rest = &stat[stat.rfind(')')? + 1..];
+    Some(rest.split_whitespace().map(str::to_owned).collect())
 }

