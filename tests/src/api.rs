@@ -23,7 +23,7 @@ use tonic::{
 /// The secret that signs the tests' tokens.
 pub const JWT_SECRET: &str = "a secret of the tests, long enough for HS256";
 /// How long a call may take to its answer (of a stream: to its beginning).
-const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+const CALL_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long a job may take, at the most, before a test gives up on it.
 pub const JOB_MS_MAX: u64 = 240_000;
 const TOKEN_SECONDS: u64 = 3_600;

@@ -26,11 +26,11 @@ use crate::{
 };
 
 /// How long a start may take.
-const READY_MAX: Duration = Duration::from_secs(60);
+const READY_MAX: Duration = Duration::from_mins(1);
 /// How often something is looked at that cannot be waited for.
 const LOOK: Duration = Duration::from_millis(20);
 /// How long a stop may take.
-const STOP_MAX: Duration = Duration::from_secs(60);
+const STOP_MAX: Duration = Duration::from_mins(1);
 /// Short, so that work goes on soon after a kill.
 pub const LEASE_MS: u64 = 3_000;
 
@@ -233,7 +233,7 @@ impl Fleet {
             let log = member.log();
             let lines: Vec<&str> = log.lines().collect();
             let end = &lines[lines.len().saturating_sub(60)..];
-            all += &format!("--- {}\n{}\n", member.name, end.join("\n"));
+            all.extend(["--- ", &member.name, "\n", &end.join("\n"), "\n"]);
         }
         all
     }

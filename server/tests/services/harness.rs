@@ -13,7 +13,7 @@ use proto::{
     },
     vault::v1::{Content, Entry, EntryType, RuntimeDocument},
 };
-use queue::{EventBus, InProcessBus, InProcessQueue};
+use queue::{EventBus, InProcessBus, InProcessQueue, Nobody};
 use serde_json::json;
 use server::{Ops, ServerParts, ServerSettings};
 use tempfile::TempDir;
@@ -111,6 +111,7 @@ impl Rig {
             catalog: catalog.clone(),
             queue: Arc::new(queue.clone()),
             bus: wrap(bus.clone()),
+            announcer: Arc::new(Nobody),
             store: store.clone(),
             keyring: keyring.clone(),
             vault: VaultSettings::default(),

@@ -123,12 +123,15 @@ impl Service for Rabbitmq {
 /// A rabbitmqctl for this node alone. It must not start a port mapper: that would
 /// stay when the node is away.
 fn write_ctl(path: &Path, environment: &BTreeMap<&str, String>) -> Result<()> {
-    let mut script = "#!/bin/sh\n".to_owned();
-    for (name, value) in environment {
-        script += &format!("export {name}='{value}'\n");
-    }
-    script += &format!("export RABBITMQ_CTL_ERL_ARGS='-start_epmd false {LOOPBACK}'\n");
-    script += &format!("cd / && exec {SCRIPTS}/rabbitmqctl \"$@\"\n");
+    let exports: Vec<String> = environment
+        .iter()
+        .map(|(name, value)| format!("export {name}='{value}'\n"))
+        .collect();
+    let script = format!(
+        "#!/bin/sh\n{}export RABBITMQ_CTL_ERL_ARGS='-start_epmd false {LOOPBACK}'\n\
+         cd / && exec {SCRIPTS}/rabbitmqctl \"$@\"\n",
+        exports.concat(),
+    );
     write_private(path, script.as_bytes())?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o700)).context("let a script run")
 }

