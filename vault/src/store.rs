@@ -10,6 +10,7 @@ use bytes::Bytes;
 use crate::error::StoreError;
 
 mod opendal_store;
+mod scratch;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 

@@ -4,8 +4,10 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
+    io::Write as _,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -27,6 +29,10 @@ const ENDPOINT: &str = "NORA_TEST_S3_ENDPOINT";
 const FILER: &str = "NORA_TEST_S3_FILER";
 const BUCKET: &str = "nora";
 const REGION: &str = "us-east-1";
+/// How long the gateway may take to hear of the bucket.
+const KNOWN_MAX: Duration = Duration::from_secs(30);
+/// How often it is asked.
+const LOOK: Duration = Duration::from_millis(50);
 
 pub(super) struct Seaweedfs;
 
@@ -42,6 +48,7 @@ impl Service for Seaweedfs {
             return Ok(());
         }
         let python = packages::find_or_install("python3", "python3")?;
+        packages::find_or_install("curl", "curl")?;
         let _alone = lock(&venv)?;
         if done.is_file() {
             return Ok(());
@@ -141,12 +148,14 @@ impl Service for Seaweedfs {
         })
     }
 
-    /// The gateway refuses who has no key, and what is written finds a volume.
+    /// The gateway knows the key, refuses who has none, and what is written finds a
+    /// volume.
     fn answers(&self, started: &Started) -> bool {
         let (Some(gateway), Some(filer)) = (started.port(ENDPOINT), started.port(FILER)) else {
             return false;
         };
         wire::http_status(gateway, "GET", "/", "") == Some(403)
+            && signed(started, &["/"]).is_ok()
             && wire::http_status(filer, "PUT", "/ready", "yes") == Some(201)
     }
 
@@ -154,9 +163,19 @@ impl Service for Seaweedfs {
         let filer = started.port(FILER).context("the filer's address")?;
         // A bucket is a folder.
         match wire::http_status(filer, "POST", &format!("/buckets/{BUCKET}/"), "") {
-            Some(201) => Ok(()),
+            Some(201) => {}
             status => bail!("create the bucket {BUCKET}: {status:?}"),
         }
+        // The gateway hears of it a little later, and refuses until then.
+        let object = format!("/{BUCKET}/ready");
+        let deadline = Instant::now() + KNOWN_MAX;
+        while let Err(cause) = signed(started, &["-T", "/dev/null", &object]) {
+            if Instant::now() > deadline {
+                return Err(cause.context("the gateway does not get to know the bucket"));
+            }
+            std::thread::sleep(LOOK);
+        }
+        signed(started, &["-X", "DELETE", &object])
     }
 
     /// It makes these sockets wherever it is told to keep its things.
@@ -172,6 +191,43 @@ impl Service for Seaweedfs {
         }
         Ok(())
     }
+}
+
+/// A request to the gateway with the key; the last argument is the path.
+fn signed(started: &Started, arguments: &[&str]) -> Result<()> {
+    let (path, options) = arguments.split_last().context("a path")?;
+    let user = format!(
+        "user = {}:{}\n",
+        started.value("NORA_TEST_S3_ACCESS_KEY_ID")?,
+        started.value("NORA_TEST_S3_SECRET_ACCESS_KEY")?
+    );
+    let mut curl = Command::new("curl")
+        // The key comes by standard input: command lines can be read by all.
+        .args([
+            "-sS",
+            "--fail",
+            "--max-time",
+            "5",
+            "-o",
+            "/dev/null",
+            "-K",
+            "-",
+        ])
+        .args(["--aws-sigv4", &format!("aws:amz:{REGION}:s3")])
+        .args(options)
+        .arg(format!("{}{path}", started.value(ENDPOINT)?))
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("run curl")?;
+    let mut input = curl.stdin.take().context("the standard input of curl")?;
+    input.write_all(user.as_bytes())?;
+    drop(input);
+    let output = curl.wait_with_output()?;
+    if !output.status.success() {
+        bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
 }
 
 /// Shared by all services of this target folder, and kept.

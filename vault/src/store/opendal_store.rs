@@ -17,7 +17,10 @@ use opendal::{
     layers::{RetryLayer, TimeoutLayer},
 };
 
-use super::{Listed, Store};
+use super::{
+    Listed, Store,
+    scratch::{self, Scratch},
+};
 use crate::error::{StoreError, StoreErrorKind};
 
 /// Where unfinished writes of a local destination lie, below its root.
@@ -36,86 +39,6 @@ pub struct OpendalStore {
     local_root: Option<PathBuf>,
     /// Where this process writes before it renames; locked while it lives.
     scratch: Option<Arc<Scratch>>,
-}
-
-/// A folder for unfinished writes of one process. Its lock tells others that it
-/// is in use; without its lock it is what a dead process left.
-#[derive(Debug)]
-struct Scratch {
-    path: PathBuf,
-    _lock: fs::File,
-}
-
-impl Scratch {
-    fn new(temporary: &Path) -> io::Result<Self> {
-        let path = temporary.join(hex::encode(crate::random::bytes::<8>()));
-        // Made under another's eyes: a folder that is not locked yet may be swept
-        // by a process that starts at the same time. Then another one is made.
-        loop {
-            fs::create_dir(&path)?;
-            match lock(&path) {
-                Ok(Some(lock)) if path.exists() => return Ok(Self { path, _lock: lock }),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // What is still in it, a later start sweeps.
-        let _ = fs::remove_dir(&self.path);
-    }
-}
-
-/// Locks a folder, unless another process has.
-fn lock(folder: &Path) -> io::Result<Option<fs::File>> {
-    let file = fs::File::open(folder)?;
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(file)),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Removes what dead processes left, and loose files of at least an age.
-fn sweep_folder(temporary: &Path, age_ms: u64) -> io::Result<u64> {
-    let mut swept = 0;
-    for entry in fs::read_dir(temporary)? {
-        let entry = entry?;
-        let metadata = match entry.metadata() {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-            other => other?,
-        };
-        let removed = if metadata.is_dir() {
-            match lock(&entry.path()) {
-                Ok(Some(_lock)) => {
-                    swept += fs::read_dir(entry.path())?.count() as u64;
-                    fs::remove_dir_all(entry.path())
-                }
-                Ok(None) => continue,
-                Err(error) => Err(error),
-            }
-        } else if metadata
-            .modified()?
-            .elapsed()
-            .unwrap_or_default()
-            .as_millis()
-            >= u128::from(age_ms)
-        {
-            swept += 1;
-            fs::remove_file(entry.path())
-        } else {
-            continue;
-        };
-        match removed {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
-    }
-    Ok(swept)
 }
 
 impl OpendalStore {
@@ -137,11 +60,11 @@ impl OpendalStore {
                 &e,
             )
         };
-        sweep_folder(&temporary, LOOSE_AGE_MS).map_err(failed)?;
+        scratch::sweep(&temporary, LOOSE_AGE_MS).map_err(failed)?;
         let scratch = Scratch::new(&temporary).map_err(failed)?;
         let builder = opendal::services::Fs::default()
             .root(&root.to_string_lossy())
-            .atomic_write_dir(&scratch.path.to_string_lossy());
+            .atomic_write_dir(&scratch.path().to_string_lossy());
         let operator = Operator::new(builder)
             .map_err(|e| from_opendal("open", "the destination", &e))?
             .layer(
@@ -155,26 +78,6 @@ impl OpendalStore {
             local_root: Some(root.to_owned()),
             scratch: Some(Arc::new(scratch)),
         })
-    }
-
-    /// Removes what a failed write left of an object: the disk may be full of it.
-    async fn discard_unfinished(&self, name: &str) {
-        let Some(scratch) = self.scratch.clone() else {
-            return;
-        };
-        let prefix = format!("{}.", name.rsplit('/').next().unwrap_or(name));
-        let discarded = blocking("discard what is unfinished of", name, move || {
-            for entry in fs::read_dir(&scratch.path)? {
-                let entry = entry?;
-                if entry.file_name().to_string_lossy().starts_with(&prefix) {
-                    fs::remove_file(entry.path())?;
-                }
-            }
-            Ok(())
-        });
-        if let Err(error) = discarded.await {
-            tracing::debug!(%error, "an unfinished write stays until the next start");
-        }
     }
 
     /// Makes the names in the object's folder durable.
@@ -239,11 +142,13 @@ fn same_as_file(path: &Path, bytes: &[u8]) -> io::Result<bool> {
 #[async_trait]
 impl Store for OpendalStore {
     async fn put(&self, name: &str, bytes: Bytes) -> Result<(), StoreError> {
-        let written = self.operator.write(name, bytes.clone()).await;
+        let written = {
+            let _unfinished = self.scratch.as_ref().map(|scratch| scratch.write(name));
+            self.operator.write(name, bytes.clone()).await
+        };
         if let Err(error) = written {
             // The outcome of a failed call is unknown: look, then decide.
             let error = from_opendal("write", name, &error);
-            self.discard_unfinished(name).await;
             if error.kind == StoreErrorKind::Full
                 || error.kind == StoreErrorKind::Denied
                 || !self.read_back(name, &bytes).await.unwrap_or(false)
@@ -378,11 +283,12 @@ impl Store for OpendalStore {
     }
 
     async fn sweep(&self, age_ms: u64) -> Result<u64, StoreError> {
-        let Some(root) = &self.local_root else {
+        let (Some(root), Some(scratch)) = (&self.local_root, self.scratch.clone()) else {
             return Ok(0);
         };
         let folder = root.join(TEMPORARY);
-        blocking("sweep", TEMPORARY, move || sweep_folder(&folder, age_ms)).await
+        let sweep = move || Ok(scratch::sweep(&folder, age_ms)? + scratch.sweep()?);
+        blocking("sweep", TEMPORARY, sweep).await
     }
 
     async fn check(&self) -> Result<(), StoreError> {
