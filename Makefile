@@ -64,7 +64,7 @@ bench: bench-local bench-fleet ## all figures (MIB=64 RUNS=1: a quick try; ARGS=
 bench-local: ## one machine, beside restic and tar|zstd|age
 	cargo build --package nora-backup-tests --bin services
 	cargo build --release --package nora-backup
-	$(SERVICES) run -- python3 bench/run.py --target $(TARGET) --mib $(or $(MIB),1024) --runs $(or $(RUNS),3) --big $(or $(BIG),0) $(ARGS)
+	$(SERVICES) run --only docker -- python3 bench/run.py --target $(TARGET) --mib $(or $(MIB),1024) --runs $(or $(RUNS),3) --big $(or $(BIG),0) $(ARGS)
 
 bench-fleet: ## servers and workers: how soon, how many, how it comes back (AWAY_SECONDS=10: a quick try)
 	cargo build --release --workspace --bins
