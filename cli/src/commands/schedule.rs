@@ -264,10 +264,7 @@ fn rhythm(schedule: &Schedule) -> String {
     let name = schedule.frequency().as_str_name();
     let mut text = name.trim_start_matches("FREQUENCY_").to_lowercase();
     if !schedule.time_of_day.is_empty() {
-        text.push_str(&format!(
-            " at {} {}",
-            schedule.time_of_day, schedule.time_zone
-        ));
+        text = format!("{text} at {} {}", schedule.time_of_day, schedule.time_zone);
     }
     if !schedule.enabled() {
         text.push_str(", paused");
