@@ -53,6 +53,9 @@ pub enum BackupCommand {
     )]
     Delete(make::DeleteArgs),
     /// Keep a backup from every rule and from deletion
+    #[command(
+        after_help = "Examples:\n  nora-backup backup protect 0193…\n  nora-backup backup protect 0193… --undo"
+    )]
     Protect {
         /// The backup
         backup: String,

@@ -28,21 +28,31 @@ pub enum ScheduleCommand {
     )]
     Set(SetArgs),
     /// Show an agent's schedule
-    #[command(alias = "get")]
+    #[command(
+        alias = "get",
+        after_help = "Example:\n  nora-backup schedule show my-agent"
+    )]
     Show {
         /// The agent
         agent: String,
     },
     /// List schedules
-    #[command(visible_alias = "ls")]
+    #[command(
+        visible_alias = "ls",
+        after_help = "Example:\n  nora-backup schedule list --json"
+    )]
     List,
     /// Remove an agent's schedule; its backups stay
-    #[command(visible_alias = "rm")]
+    #[command(
+        visible_alias = "rm",
+        after_help = "Example:\n  nora-backup schedule delete my-agent"
+    )]
     Delete {
         /// The agent
         agent: String,
     },
     /// Show which backups the rules would remove now, and which they removed
+    #[command(after_help = "Example:\n  nora-backup schedule retention my-agent --retain 3")]
     Retention {
         /// The agent
         agent: String,
