@@ -8,6 +8,7 @@ const FILES: &[&str] = &[
     "nora/backup/v1/agent_service.proto",
     "nora/backup/v1/backup_service.proto",
     "nora/backup/v1/restore_service.proto",
+    "nora/backup/v1/schedule_service.proto",
     "nora/backup/v1/error_reason.proto",
     "nora/vault/v1/vault.proto",
     "nora/queue/v1/queue.proto",

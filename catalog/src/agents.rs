@@ -16,7 +16,7 @@ use crate::{
     deletion,
     entities::{agents, backups, jobs},
     error::Doing as _,
-    pages, stored,
+    pages, schedules, stored,
 };
 
 impl Catalog {
@@ -146,6 +146,7 @@ impl Catalog {
             .await
             .doing(tx.doing())?;
         if backups == 0 {
+            schedules::remove(&tx, agent_id).await?;
             let deleted = agents::Entity::delete_by_id(agent_id).exec(tx.db()).await;
             deleted.doing(tx.doing())?;
             if row.vault_bytes > 0 {
@@ -159,6 +160,7 @@ impl Catalog {
                 agent_id: agent_id.to_owned(),
             });
         }
+        schedules::remove(&tx, agent_id).await?;
         deletion::delete_all(&tx, &row, self.retry.max_attempts, now_ms).await?;
         agents::Entity::update_many()
             .col_expr(agents::Column::DeregisterTimeMs, Expr::value(now_ms))
@@ -206,6 +208,7 @@ pub(crate) async fn insert_agent(
         create_time_ms: now_ms,
         update_time_ms: now_ms,
         deregister_time_ms: None,
+        retention_due_ms: now_ms,
     };
     agents::Entity::insert(agents::ActiveModel::from(row.clone()).reset_all())
         .exec_without_returning(tx.db())
@@ -315,6 +318,21 @@ pub(crate) async fn set_vault_bytes(
             agents::Column::VaultBytes,
             Expr::value(i64::try_from(vault_bytes).unwrap_or(i64::MAX)),
         )
+        .filter(agents::Column::AgentId.eq(agent_id))
+        .exec(tx.db())
+        .await
+        .doing(tx.doing())?;
+    Ok(())
+}
+
+/// When the rules of retention look at the agent's backups next.
+pub(crate) async fn look_at_retention(
+    tx: &Tx,
+    agent_id: &str,
+    at_ms: i64,
+) -> Result<(), CatalogError> {
+    agents::Entity::update_many()
+        .col_expr(agents::Column::RetentionDueMs, Expr::value(at_ms))
         .filter(agents::Column::AgentId.eq(agent_id))
         .exec(tx.db())
         .await

@@ -194,7 +194,12 @@ pub(crate) async fn lock_readable(
     Ok(backup)
 }
 
-fn pending(new: &NewBackup, backup_id: &str, job_id: &str, now_ms: i64) -> backups::Model {
+pub(crate) fn pending(
+    new: &NewBackup,
+    backup_id: &str,
+    job_id: &str,
+    now_ms: i64,
+) -> backups::Model {
     backups::Model {
         backup_id: backup_id.to_owned(),
         agent_id: new.agent_id.clone(),
@@ -220,5 +225,6 @@ fn pending(new: &NewBackup, backup_id: &str, job_id: &str, now_ms: i64) -> backu
         create_time_ms: now_ms,
         start_time_ms: None,
         end_time_ms: None,
+        protected: false,
     }
 }

@@ -45,6 +45,7 @@ impl Catalog {
         let (state, last) = (JobState::Completed, result.progress);
         transitions::end_job(&tx, &job, state, None, last, now_ms).await?;
         agents::set_vault_bytes(&tx, &job.agent_id, result.vault_bytes).await?;
+        agents::look_at_retention(&tx, &job.agent_id, now_ms).await?;
         let backup_id = job.backup_id.unwrap_or_default();
         let row = backups::Entity::find_by_id(backup_id.as_str()).find_also_related(jobs::Entity);
         let row = row.one(tx.db()).await.doing(tx.doing())?;

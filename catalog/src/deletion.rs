@@ -8,12 +8,13 @@ use sea_orm::{
 };
 
 use crate::{
-    Backup, BackupState, Catalog, CatalogError, JobKind, JobState, Urgency,
+    Backup, BackupState, Catalog, CatalogError, JobKind, JobState, RemovalRule, Urgency,
     agents::lock_agent,
     backups::{lock_backup, not_found},
     connection::Tx,
     entities::{agents, backups, jobs, pins},
     error::Doing as _,
+    pruning,
     transitions::{self, NewJob},
 };
 
@@ -40,6 +41,11 @@ impl Catalog {
             }
             // A pin is taken of COMPLETED backups only, so none is live here.
             BackupState::Deleting => {}
+            _ if backup.protected => {
+                return Err(CatalogError::BackupProtected {
+                    backup_id: backup_id.to_owned(),
+                });
+            }
             BackupState::Completed | BackupState::Failed | BackupState::Canceled => {
                 if has_open_jobs(&tx, backup_id, &[JobKind::Restore, JobKind::Verify]).await?
                     || is_pinned(&tx, backup_id, now_ms).await?
@@ -57,6 +63,7 @@ impl Catalog {
             let job = delete_job(&agent, backup_id, self.retry.max_attempts, now_ms);
             transitions::insert_job(&tx, job, now_ms).await?;
             mark_deleting(&tx, backups::Column::BackupId, backup_id).await?;
+            pruning::note(&tx, &[backup], RemovalRule::Request, now_ms).await?;
         }
         tx.commit_with_work().await?;
         let backup = self.get_backup(backup_id).await?;
@@ -150,6 +157,18 @@ pub(crate) async fn delete_all(
             backup_id: pin.backup_id,
         });
     }
+    let rows = backups::Entity::find()
+        .filter(backups::Column::AgentId.eq(agent_id))
+        .filter(backups::Column::State.ne(BackupState::Deleting))
+        .all(tx.db())
+        .await
+        .doing(tx.doing())?;
+    if let Some(protected) = rows.iter().find(|row| row.protected) {
+        return Err(CatalogError::BackupProtected {
+            backup_id: protected.backup_id.clone(),
+        });
+    }
+    pruning::note(tx, &rows, RemovalRule::Deregister, now_ms).await?;
     let being_deleted: Vec<Option<String>> = jobs::Entity::find()
         .select_only()
         .column(jobs::Column::BackupId)
@@ -179,7 +198,7 @@ pub(crate) async fn delete_all(
     mark_deleting(tx, backups::Column::AgentId, agent_id).await
 }
 
-fn delete_job<'a>(
+pub(crate) fn delete_job<'a>(
     agent: &'a agents::Model,
     backup_id: &'a str,
     max_attempts: u32,
@@ -200,7 +219,11 @@ fn delete_job<'a>(
     }
 }
 
-async fn mark_deleting(tx: &Tx, column: backups::Column, value: &str) -> Result<(), CatalogError> {
+pub(crate) async fn mark_deleting(
+    tx: &Tx,
+    column: backups::Column,
+    value: &str,
+) -> Result<(), CatalogError> {
     let change = backups::ActiveModel {
         state: Set(BackupState::Deleting),
         failure_reason: Set(None),
@@ -216,7 +239,11 @@ async fn mark_deleting(tx: &Tx, column: backups::Column, value: &str) -> Result<
     Ok(())
 }
 
-async fn has_open_jobs(tx: &Tx, backup_id: &str, kinds: &[JobKind]) -> Result<bool, CatalogError> {
+pub(crate) async fn has_open_jobs(
+    tx: &Tx,
+    backup_id: &str,
+    kinds: &[JobKind],
+) -> Result<bool, CatalogError> {
     let open = jobs::Entity::find()
         .filter(jobs::Column::BackupId.eq(backup_id))
         .filter(jobs::Column::State.is_in([JobState::Queued, JobState::Running]))
@@ -226,7 +253,7 @@ async fn has_open_jobs(tx: &Tx, backup_id: &str, kinds: &[JobKind]) -> Result<bo
     Ok(open.doing(tx.doing())? > 0)
 }
 
-async fn is_pinned(tx: &Tx, backup_id: &str, now_ms: i64) -> Result<bool, CatalogError> {
+pub(crate) async fn is_pinned(tx: &Tx, backup_id: &str, now_ms: i64) -> Result<bool, CatalogError> {
     let pins = pins::Entity::find()
         .filter(pins::Column::BackupId.eq(backup_id))
         .filter(pins::Column::ExpireTimeMs.gt(now_ms))

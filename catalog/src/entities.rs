@@ -5,6 +5,8 @@ pub(crate) mod announcements;
 pub(crate) mod backups;
 pub(crate) mod jobs;
 pub(crate) mod pins;
+pub(crate) mod removals;
 pub(crate) mod requests;
 pub(crate) mod restores;
+pub(crate) mod schedules;
 pub(crate) mod workers;

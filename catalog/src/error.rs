@@ -43,6 +43,26 @@ pub enum CatalogError {
         /// The agent.
         agent_id: String,
     },
+    /// The agent has no schedule.
+    #[error("agent {agent_id} has no schedule: set one first")]
+    ScheduleNotFound {
+        /// The agent.
+        agent_id: String,
+    },
+    /// The schedule is not what the caller thinks.
+    #[error(
+        "the schedule of agent {agent_id} has changed meanwhile: read it again and repeat with its etag"
+    )]
+    ScheduleChanged {
+        /// The agent.
+        agent_id: String,
+    },
+    /// A protected backup is not removed.
+    #[error("backup {backup_id} is protected: take the protection back first")]
+    BackupProtected {
+        /// The backup.
+        backup_id: String,
+    },
     /// An agent with backups is not forgotten.
     #[error("agent {agent_id} has backups: delete them first, or set delete_backups")]
     AgentHasBackups {
@@ -189,7 +209,9 @@ impl CatalogError {
             Self::BackupNotFound { .. } => "BACKUP_NOT_FOUND",
             Self::RestoreNotFound { .. } => "RESTORE_NOT_FOUND",
             Self::OwnerMismatch { .. } => "OWNER_MISMATCH",
-            Self::EtagMismatch { .. } => "ETAG_MISMATCH",
+            Self::EtagMismatch { .. } | Self::ScheduleChanged { .. } => "ETAG_MISMATCH",
+            Self::ScheduleNotFound { .. } => "SCHEDULE_NOT_FOUND",
+            Self::BackupProtected { .. } => "BACKUP_PROTECTED",
             Self::AgentHasBackups { .. } => "AGENT_HAS_BACKUPS",
             Self::AgentBusy { .. } | Self::BackupNotEnded { .. } => "AGENT_BUSY",
             Self::BackupNotCompleted { .. } => "BACKUP_NOT_COMPLETED",

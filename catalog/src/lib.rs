@@ -22,6 +22,8 @@
 //! - `outbox`: what to tell the queue; `announcements`: what to tell other
 //!   services; `workers`: who is there; `reaper`: leases that ran out;
 //!   `housekeeping`: what time takes away
+//! - [`timing`]: when schedules run, and [`retention`]: what goes, both pure;
+//!   `schedules` and `pruning` do it
 //! - `pins`, `manifests`: what deletion and compaction must respect
 //!
 //! With the feature `failpoints`, each writing call has two named points:
@@ -33,7 +35,9 @@
 pub mod error;
 pub mod limits;
 pub mod model;
+pub mod retention;
 pub mod settings;
+pub mod timing;
 
 mod agents;
 mod announcements;
@@ -49,10 +53,12 @@ mod outbox;
 mod pages;
 mod partial;
 mod pins;
+mod pruning;
 mod reaper;
 mod requests;
 mod restores;
 mod retry;
+mod schedules;
 mod stored;
 mod transitions;
 mod usage;

@@ -2,6 +2,7 @@
 //! 1970, and the messages of `nora.backup.v1` where the API has one already.
 
 mod jobs;
+mod schedules;
 mod states;
 
 pub use jobs::{
@@ -10,6 +11,9 @@ pub use jobs::{
 pub use proto::backup::v1::Failure;
 use proto::backup::v1::{
     BackupWarning, Integration, Progress, RestoreDecision, RestorePlan, Source,
+};
+pub use schedules::{
+    Frequency, RemovalRule, Removed, Schedule, ScheduleRound, ScheduleSpec, SkipReason,
 };
 pub use states::{BackupState, JobKind, JobState, RestoreState, Trigger, Urgency, VerifyDepth};
 
@@ -110,6 +114,8 @@ pub struct Backup {
     pub start_time_ms: Option<i64>,
     /// When it ended.
     pub end_time_ms: Option<i64>,
+    /// Whether no rule removes it, and no deletion before this is taken back.
+    pub protected: bool,
 }
 
 /// What makes a creating call idempotent.

@@ -112,6 +112,7 @@ pub(crate) fn backup(
         create_time_ms: row.create_time_ms,
         start_time_ms: row.start_time_ms,
         end_time_ms: row.end_time_ms,
+        protected: row.protected,
     })
 }
 

@@ -27,7 +27,7 @@ use crate::{
     connection::Tx,
     entities::{backups, jobs, restores},
     error::Doing as _,
-    stored,
+    schedules, stored,
 };
 
 /// A new id that sorts after those made before.
@@ -59,7 +59,18 @@ pub(crate) async fn insert_job(
     new: NewJob<'_>,
     now_ms: i64,
 ) -> Result<jobs::Model, CatalogError> {
-    let row = jobs::Model {
+    let row = job_row(new, now_ms);
+    let columns = jobs::ActiveModel::from(row.clone()).reset_all();
+    jobs::Entity::insert(columns)
+        .exec_without_returning(tx.db())
+        .await
+        .doing(tx.doing())?;
+    Ok(row)
+}
+
+/// A queued job, yet to be inserted.
+pub(crate) fn job_row(new: NewJob<'_>, now_ms: i64) -> jobs::Model {
+    jobs::Model {
         job_id: new.job_id,
         kind: new.kind,
         state: JobState::Queued,
@@ -90,13 +101,7 @@ pub(crate) async fn insert_job(
         create_time_ms: now_ms,
         start_time_ms: None,
         end_time_ms: None,
-    };
-    let columns = jobs::ActiveModel::from(row.clone()).reset_all();
-    jobs::Entity::insert(columns)
-        .exec_without_returning(tx.db())
-        .await
-        .doing(tx.doing())?;
-    Ok(row)
+    }
 }
 
 /// Reads a job that the transaction will change.
@@ -166,6 +171,7 @@ pub(crate) async fn end_job(
     };
     change_job(tx, job, change).await?;
     announcements::note(tx, job, state, failure, last.as_ref(), now_ms).await?;
+    schedules::note_end(tx, job, state, now_ms).await?;
     wake_next(tx, job, now_ms).await
 }
 

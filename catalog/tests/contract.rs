@@ -28,5 +28,7 @@ mod pages;
 mod reaper;
 #[path = "contract/restores.rs"]
 mod restores;
+#[path = "contract/schedules.rs"]
+mod schedules;
 #[path = "contract/verification.rs"]
 mod verification;

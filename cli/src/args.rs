@@ -103,6 +103,9 @@ pub enum Command {
     /// Bring a backup back as a new agent
     #[command(subcommand, visible_alias = "restores")]
     Restore(commands::restore::RestoreCommand),
+    /// Set when agents are backed up by themselves, and see what is kept
+    #[command(subcommand, visible_alias = "schedules")]
+    Schedule(commands::schedule::ScheduleCommand),
     /// Run the whole service in one process: nothing to install
     Standalone(Box<standalone::StandaloneArgs>),
     /// Show a backup and a restore from end to end, on made-up data

@@ -5,6 +5,7 @@ pub mod backup;
 pub mod completions;
 pub mod docs;
 pub mod restore;
+pub mod schedule;
 pub mod token;
 
 /// The rpcs of `nora.backup.v1`, each with the command that calls it.
@@ -19,6 +20,7 @@ pub const CALLS: &[(&str, &str)] = &[
     ("BackupService.WatchBackup", "backup watch"),
     ("BackupService.CancelBackup", "backup cancel"),
     ("BackupService.DeleteBackup", "backup delete"),
+    ("BackupService.UpdateBackup", "backup protect"),
     ("BackupService.DownloadBackup", "backup download"),
     ("BackupService.ListBackupEntries", "backup files"),
     ("BackupService.DownloadEntry", "backup get"),
@@ -31,6 +33,11 @@ pub const CALLS: &[(&str, &str)] = &[
     ("RestoreService.StartRestore", "restore start"),
     ("RestoreService.WatchRestore", "restore watch"),
     ("RestoreService.CancelRestore", "restore cancel"),
+    ("ScheduleService.GetSchedule", "schedule show"),
+    ("ScheduleService.UpdateSchedule", "schedule set"),
+    ("ScheduleService.ListSchedules", "schedule list"),
+    ("ScheduleService.DeleteSchedule", "schedule delete"),
+    ("ScheduleService.PreviewRetention", "schedule retention"),
 ];
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::{
 
 use proto::backup::v1::{
     agent_service_client::AgentServiceClient, backup_service_client::BackupServiceClient,
-    restore_service_client::RestoreServiceClient,
+    restore_service_client::RestoreServiceClient, schedule_service_client::ScheduleServiceClient,
 };
 use tonic::{
     Request, Status,
@@ -121,6 +121,11 @@ impl Session {
             caller: token.and_then(caller_of),
             channel: InterceptedService::new(channel, Bearer(header)),
         })
+    }
+
+    /// The schedules' service.
+    pub fn schedules(&self) -> ScheduleServiceClient<Authed> {
+        ScheduleServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     /// The agents' service.

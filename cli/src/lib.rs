@@ -88,6 +88,7 @@ pub fn main() -> ExitCode {
 async fn run(cli: Cli, out: Output) -> Result<()> {
     let session = || Session::connect(&cli.global, out);
     match cli.command {
+        Command::Schedule(command) => commands::schedule::run(&session().await?, command).await,
         Command::Agent(command) => commands::agent::run(&session().await?, command).await,
         Command::Backup(command) => commands::backup::run(&session().await?, command).await,
         Command::Restore(command) => commands::restore::run(&session().await?, command).await,

@@ -12,6 +12,7 @@ use sea_orm_migration::{MigrationTrait, async_trait};
 
 mod m20261123_000001_first_tables;
 mod m20261124_000002_fleet;
+mod m20261124_000003_schedules;
 
 /// All changes, oldest first.
 #[derive(Debug)]
@@ -23,6 +24,7 @@ impl MigratorTrait for Migrator {
         vec![
             Box::new(m20261123_000001_first_tables::Migration),
             Box::new(m20261124_000002_fleet::Migration),
+            Box::new(m20261124_000003_schedules::Migration),
         ]
     }
 }

@@ -3,7 +3,7 @@
 //! What a caller may not see is answered exactly as what does not exist: the same words, the same
 //! details, after the same one query.
 
-use catalog::{Agent, Backup, CatalogError, Job, JobKind, Restore};
+use catalog::{Agent, Backup, CatalogError, Job, JobKind, Restore, Schedule};
 use proto::backup::v1::ErrorReason;
 
 use crate::{
@@ -112,6 +112,20 @@ pub async fn backup_for(
     backup
         .filter(|backup| may_see(caller, &backup.owner_id))
         .ok_or_else(|| no_backup(backup_id))
+}
+
+/// The schedule of an agent that the caller may see.
+pub async fn schedule_for(
+    state: &State,
+    caller: &Caller,
+    agent_id: &str,
+) -> Result<Schedule, ApiError> {
+    agent_for(state, caller, agent_id).await?;
+    let schedule = state.catalog.get_schedule(agent_id).await?;
+    schedule.ok_or_else(|| {
+        let agent_id = agent_id.to_owned();
+        CatalogError::ScheduleNotFound { agent_id }.into()
+    })
 }
 
 /// A restore that the caller may see, and do everything with that its owner may.

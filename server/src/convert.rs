@@ -3,7 +3,8 @@
 use catalog::{BackupState, RestoreState, Trigger};
 use proto::{
     backup::v1::{
-        Agent, Backup, BackupEntry, Phase, Progress, Restore, backup, backup_entry, restore,
+        self as api, Agent, Backup, BackupEntry, Phase, Progress, Restore, backup, backup_entry,
+        restore,
     },
     vault::v1::{Entry, EntryType},
 };
@@ -52,6 +53,7 @@ pub fn backup(backup: catalog::Backup) -> Backup {
         warnings_total: backup.warnings_total,
         verify_time: backup.verify_time_ms.map(timestamp),
         verify_failure: backup.verify_failure,
+        protected: backup.protected,
     }
 }
 
@@ -147,5 +149,58 @@ pub fn entry(entry: &Entry) -> BackupEntry {
             nanos: entry.mtime_nanos as i32,
         }),
         link_target: entry.link_target.clone(),
+    }
+}
+
+/// A schedule.
+pub fn schedule(schedule: catalog::Schedule) -> api::Schedule {
+    use api::schedule::Frequency as F;
+    let spec = schedule.spec;
+    let (last_run, last_success) = (schedule.last_run, schedule.last_success);
+    api::Schedule {
+        agent_id: schedule.agent_id,
+        enabled: Some(spec.enabled),
+        frequency: match spec.frequency {
+            catalog::Frequency::Hourly => F::Hourly,
+            catalog::Frequency::Daily => F::Daily,
+            catalog::Frequency::Weekly => F::Weekly,
+            catalog::Frequency::Monthly => F::Monthly,
+        }
+        .into(),
+        retain: spec.retain,
+        time_of_day: spec.time_of_day.map_or_else(String::new, |minutes| {
+            format!("{:02}:{:02}", minutes / 60, minutes % 60)
+        }),
+        time_zone: spec.time_zone,
+        etag: schedule.etag,
+        next_run_time: schedule.next_run_time_ms.map(timestamp),
+        last_run_time: last_run.as_ref().map(|(at_ms, _)| timestamp(*at_ms)),
+        last_run_backup_id: last_run.map(|(_, id)| id).unwrap_or_default(),
+        last_success_time: last_success.as_ref().map(|(at_ms, _)| timestamp(*at_ms)),
+        last_success_backup_id: last_success.map(|(_, id)| id).unwrap_or_default(),
+        consecutive_failures: schedule.failures,
+        last_skip: schedule.skip.map(|(due_ms, reason)| skip(due_ms, reason)),
+        create_time: Some(timestamp(schedule.create_time_ms)),
+        update_time: Some(timestamp(schedule.update_time_ms)),
+    }
+}
+
+fn skip(due_ms: i64, reason: catalog::SkipReason) -> api::ScheduleSkip {
+    use api::schedule_skip::Reason;
+    let (reason, message) = match reason {
+        catalog::SkipReason::StillRunning => (
+            Reason::StillRunning,
+            "the backup before it still went on; it runs again at the next regular time",
+        ),
+        catalog::SkipReason::Missed => (
+            Reason::Missed,
+            "it was due while the schedule was paused or no server ran; one run makes up for all \
+             that were missed",
+        ),
+    };
+    api::ScheduleSkip {
+        due_time: Some(timestamp(due_ms)),
+        reason: reason.into(),
+        message: message.to_owned(),
     }
 }

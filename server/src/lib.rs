@@ -14,7 +14,7 @@
 //!   `page` (page tokens), `convert` (to the API's messages), `status` (errors to statuses:
 //!   the one table)
 //! - streams: `watch` (always ending with the truth), `feed` (bounded, cut when not read)
-//! - loops: `dispatcher`, `reaper`, `announcer`, `health`
+//! - loops: `dispatcher`, `reaper`, `scheduler`, `retention`, `announcer`, `health`
 //! - `ops`: operations HTTP; [`program`]: the binary `nora-backup-server`
 //!
 //! It must not know of sources, targets or workers.
@@ -35,7 +35,9 @@ mod ops;
 mod page;
 pub mod program;
 mod reaper;
+mod retention;
 mod run;
+mod scheduler;
 mod services;
 mod settings;
 mod state;

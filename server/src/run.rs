@@ -12,7 +12,7 @@ use anyhow::{Context as _, anyhow};
 use catalog::Catalog;
 use proto::backup::v1::{
     agent_service_server::AgentServiceServer, backup_service_server::BackupServiceServer,
-    restore_service_server::RestoreServiceServer,
+    restore_service_server::RestoreServiceServer, schedule_service_server::ScheduleServiceServer,
 };
 use queue::{Announcer, EventBus, JobQueue};
 use tokio::{net::TcpListener, task::JoinSet, time::timeout};
@@ -31,7 +31,7 @@ use crate::{
     methods::Methods,
     ops::{self, Ops},
     reaper,
-    services::{Agents, Backups, Restores},
+    services::{Agents, Backups, Restores, Schedules},
     settings::ServerSettings,
     state::{State, Stop},
     tls,
@@ -109,6 +109,8 @@ pub async fn run(
         vault_settings: parts.vault,
         slow_reader: settings.slow_reader,
         redispatch: settings.redispatch,
+        schedule_poll: settings.schedule_poll,
+        retention: crate::retention::rules(settings.limit_per_agent, settings.retention_days),
         stop: stop.clone(),
         tasks: tasks.clone(),
     });
@@ -119,6 +121,8 @@ pub async fn run(
     loops.spawn(dispatcher::run(state.clone()));
     loops.spawn(reaper::run(state.clone()));
     loops.spawn(announcer::run(state.clone()));
+    loops.spawn(crate::scheduler::run(state.clone()));
+    loops.spawn(crate::retention::run(state.clone()));
     loops.spawn(monitor.run());
     if let Some(ops) = parts.ops {
         let asked = stop.asked.clone();
@@ -162,6 +166,10 @@ pub async fn run(
         )
         .add_service(
             BackupServiceServer::new(Backups::new(state.clone()))
+                .max_decoding_message_size(REQUEST_BYTES_MAX),
+        )
+        .add_service(
+            ScheduleServiceServer::new(Schedules::new(state.clone()))
                 .max_decoding_message_size(REQUEST_BYTES_MAX),
         )
         .add_service(

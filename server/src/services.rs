@@ -20,10 +20,12 @@ use crate::{
 mod agent;
 mod backup;
 mod restore;
+mod schedule;
 
 pub use agent::Agents;
 pub use backup::Backups;
 pub use restore::Restores;
+pub use schedule::Schedules;
 
 /// A call taken apart: who calls, what for, and the place that a stream holds.
 struct Call<T> {

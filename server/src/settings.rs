@@ -134,6 +134,21 @@ pub struct ServerSettings {
     #[arg(long = "redispatch-ms", env = REDISPATCH.variable, value_name = "MS",
           default_value = REDISPATCH.default_text, value_parser = |text: &str| REDISPATCH.millis(text))]
     pub redispatch: Duration,
+
+    /// Milliseconds between two looks for schedules that are due and backups that retention removes
+    #[arg(long = "schedule-poll-ms", env = SCHEDULE_POLL.variable, value_name = "MS",
+          default_value = SCHEDULE_POLL.default_text, value_parser = |text: &str| SCHEDULE_POLL.millis(text))]
+    pub schedule_poll: Duration,
+
+    /// Completed backups that are kept of an agent, the newest ones (0: all)
+    #[arg(long = "limit-per-agent", env = LIMIT.variable, value_name = "N",
+          default_value = LIMIT.default_text, value_parser = |text: &str| LIMIT.count(text))]
+    pub limit_per_agent: usize,
+
+    /// Days after which scheduled backups, and failed and canceled ones, are removed (0: never)
+    #[arg(long = "retention-days", env = RETENTION.variable, value_name = "DAYS",
+          default_value = RETENTION.default_text, value_parser = |text: &str| RETENTION.count(text))]
+    pub retention_days: usize,
 }
 
 /// An address that may be absent.
@@ -206,6 +221,30 @@ const REDISPATCH: Whole = Whole {
     max: 3_600_000,
     unit: " milliseconds",
 };
+const SCHEDULE_POLL: Whole = Whole {
+    variable: "NORA_BACKUP_SCHEDULE_POLL_MS",
+    default: 60_000,
+    default_text: "60000",
+    min: 100,
+    max: 600_000,
+    unit: " milliseconds",
+};
+const LIMIT: Whole = Whole {
+    variable: "NORA_BACKUP_LIMIT_PER_AGENT",
+    default: 10,
+    default_text: "10",
+    min: 0,
+    max: 100_000,
+    unit: "",
+};
+const RETENTION: Whole = Whole {
+    variable: "NORA_BACKUP_RETENTION_DAYS",
+    default: 30,
+    default_text: "30",
+    min: 0,
+    max: 36_500,
+    unit: " days",
+};
 
 impl Default for ServerSettings {
     /// As when nothing is set. There is no default secret: a server without one does not start.
@@ -228,6 +267,9 @@ impl Default for ServerSettings {
             slow_reader: Duration::from_millis(SLOW_READER.default),
             server_drain: Duration::from_millis(DRAIN.default),
             redispatch: Duration::from_millis(REDISPATCH.default),
+            schedule_poll: Duration::from_millis(SCHEDULE_POLL.default),
+            limit_per_agent: LIMIT.default as usize,
+            retention_days: RETENTION.default as usize,
         }
     }
 }
@@ -249,6 +291,9 @@ impl std::fmt::Debug for ServerSettings {
             .field("slow_reader", &self.slow_reader)
             .field("server_drain", &self.server_drain)
             .field("redispatch", &self.redispatch)
+            .field("schedule_poll", &self.schedule_poll)
+            .field("limit_per_agent", &self.limit_per_agent)
+            .field("retention_days", &self.retention_days)
             .finish_non_exhaustive()
     }
 }

@@ -42,6 +42,10 @@ pub struct State {
     pub slow_reader: Duration,
     /// After which time word of a job is sent again.
     pub redispatch: Duration,
+    /// How often to look for schedules that are due.
+    pub schedule_poll: Duration,
+    /// What retention keeps of every agent.
+    pub retention: catalog::retention::Rules,
     /// How the process stops.
     pub stop: Stop,
     /// Every piece of work of this server that is not a plain call.

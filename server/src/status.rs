@@ -200,9 +200,11 @@ pub fn code_of(reason: ErrorReason) -> Code {
         R::TokenMissing | R::TokenInvalid | R::TokenExpired => Code::Unauthenticated,
         R::RoleNotAllowed => Code::PermissionDenied,
         R::InvalidField => Code::InvalidArgument,
-        R::AgentNotFound | R::BackupNotFound | R::RestoreNotFound | R::EntryNotFound => {
-            Code::NotFound
-        }
+        R::AgentNotFound
+        | R::BackupNotFound
+        | R::RestoreNotFound
+        | R::EntryNotFound
+        | R::ScheduleNotFound => Code::NotFound,
         R::EtagMismatch => Code::Aborted,
         R::AgentExists | R::RequestIdReused => Code::AlreadyExists,
         R::Overloaded | R::DestinationFull | R::SlowReader => Code::ResourceExhausted,
@@ -221,6 +223,7 @@ pub fn code_of(reason: ErrorReason) -> Code {
         | R::BackupNotCompleted
         | R::AlreadyEnded
         | R::BackupInUse
+        | R::BackupProtected
         | R::DecisionMissing
         | R::DestinationDenied
         | R::KeyNotConfigured
@@ -258,10 +261,14 @@ impl From<CatalogError> for ApiError {
             | E::AgentHasBackups { agent_id }
             | E::AgentBusy { agent_id, .. }
             | E::AgentExists { agent_id } => Some(Resource::agent(agent_id)),
+            E::ScheduleNotFound { agent_id } | E::ScheduleChanged { agent_id } => {
+                Some(Resource::of("nora.backup.v1.Schedule", agent_id))
+            }
             E::BackupNotFound { backup_id }
             | E::BackupNotEnded { backup_id }
             | E::BackupNotCompleted { backup_id }
-            | E::BackupInUse { backup_id } => Some(Resource::backup(backup_id)),
+            | E::BackupInUse { backup_id }
+            | E::BackupProtected { backup_id } => Some(Resource::backup(backup_id)),
             E::RestoreNotFound { restore_id }
             | E::DecisionMissing { restore_id, .. }
             | E::DecisionUnknown { restore_id, .. } => Some(Resource::restore(restore_id)),

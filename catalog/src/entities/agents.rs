@@ -20,6 +20,7 @@ pub(crate) struct Model {
     pub(crate) create_time_ms: i64,
     pub(crate) update_time_ms: i64,
     pub(crate) deregister_time_ms: Option<i64>,
+    pub(crate) retention_due_ms: i64,
 }
 
 /// None: rows are joined where they are read.

@@ -33,6 +33,7 @@ pub(crate) struct Model {
     pub(crate) create_time_ms: i64,
     pub(crate) start_time_ms: Option<i64>,
     pub(crate) end_time_ms: Option<i64>,
+    pub(crate) protected: bool,
 }
 
 /// What a row is joined with.

@@ -52,6 +52,17 @@ pub enum BackupCommand {
         nora-backup backup delete 01932f3e-7c4b --yes"
     )]
     Delete(make::DeleteArgs),
+    /// Keep a backup from every rule and from deletion
+    #[command(
+        after_help = "Examples:\n  nora-backup backup protect 0193…\n  nora-backup backup protect 0193… --undo"
+    )]
+    Protect {
+        /// The backup
+        backup: String,
+        /// Take the protection back
+        #[arg(long)]
+        undo: bool,
+    },
     /// Bring a whole backup here, as a .tar.zst
     #[command(
         after_help = "Examples:\n  nora-backup backup download my-agent@latest\n  \
@@ -97,6 +108,7 @@ pub async fn run(session: &Session, command: BackupCommand) -> Result<()> {
         BackupCommand::Show(args) => make::show(session, args).await,
         BackupCommand::Watch(args) => make::watch(session, args).await,
         BackupCommand::Cancel(args) => make::cancel(session, args).await,
+        BackupCommand::Protect { backup, undo } => make::protect(session, backup, !undo).await,
         BackupCommand::Delete(args) => make::delete(session, args).await,
         BackupCommand::Download(args) => read::download(session, args).await,
         BackupCommand::Files(args) => entries::files(session, args).await,

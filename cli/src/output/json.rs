@@ -9,8 +9,8 @@ use std::sync::LazyLock;
 use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use proto::backup::v1::{
     Agent, Backup, BackupEntry, GetStorageUsageResponse, ListAgentsResponse, ListBackupsResponse,
-    ListRestoresResponse, RegisterAgentResponse, Restore, VerifyBackupResponse,
-    WatchVerificationResponse,
+    ListRestoresResponse, PreviewRetentionResponse, RegisterAgentResponse, Restore, Schedule,
+    VerifyBackupResponse, WatchVerificationResponse,
 };
 use serde_json::Value;
 
@@ -62,6 +62,8 @@ documents!(
     ListRestoresResponse,
     RegisterAgentResponse,
     Restore,
+    PreviewRetentionResponse,
+    Schedule,
     VerifyBackupResponse,
     WatchVerificationResponse,
 );

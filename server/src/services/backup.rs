@@ -12,9 +12,10 @@ use proto::backup::v1::{
     DeleteBackupRequest, DeleteBackupResponse, DownloadBackupRequest, DownloadBackupResponse,
     DownloadEntryRequest, DownloadEntryResponse, GetBackupRequest, GetBackupResponse,
     GetStorageUsageRequest, GetStorageUsageResponse, ListBackupEntriesRequest,
-    ListBackupEntriesResponse, ListBackupsRequest, ListBackupsResponse, VerifyBackupRequest,
-    VerifyBackupResponse, WatchBackupRequest, WatchBackupResponse, WatchVerificationRequest,
-    WatchVerificationResponse, backup_service_server::BackupService,
+    ListBackupEntriesResponse, ListBackupsRequest, ListBackupsResponse, UpdateBackupRequest,
+    UpdateBackupResponse, VerifyBackupRequest, VerifyBackupResponse, WatchBackupRequest,
+    WatchBackupResponse, WatchVerificationRequest, WatchVerificationResponse,
+    backup_service_server::BackupService,
 };
 use tonic::{Request, Response, Status, async_trait};
 
@@ -93,6 +94,14 @@ impl BackupService for Backups {
         request: Request<DeleteBackupRequest>,
     ) -> Result<Response<DeleteBackupResponse>, Status> {
         let answer = manage::delete(&self.state, Call::of(request)?).await?;
+        Ok(Response::new(answer))
+    }
+
+    async fn update_backup(
+        &self,
+        request: Request<UpdateBackupRequest>,
+    ) -> Result<Response<UpdateBackupResponse>, Status> {
+        let answer = manage::update(&self.state, Call::of(request)?).await?;
         Ok(Response::new(answer))
     }
 

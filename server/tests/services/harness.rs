@@ -9,7 +9,8 @@ use proto::{
     backup::v1::{
         Agent, Backup, CreateBackupRequest, DirectorySource, RegisterAgentRequest, Source,
         agent_service_client::AgentServiceClient, backup_service_client::BackupServiceClient,
-        restore_service_client::RestoreServiceClient, source::Kind,
+        restore_service_client::RestoreServiceClient,
+        schedule_service_client::ScheduleServiceClient, source::Kind,
     },
     vault::v1::{Content, Entry, EntryType, RuntimeDocument},
 };
@@ -163,6 +164,10 @@ impl Rig {
 
     pub fn backups_as(&self, id: &str, role: &str) -> BackupServiceClient<Called> {
         BackupServiceClient::new(self.called(id, role))
+    }
+
+    pub fn schedules(&self, id: &str) -> ScheduleServiceClient<Called> {
+        ScheduleServiceClient::new(self.called(id, "user"))
     }
 
     pub fn restores(&self, id: &str) -> RestoreServiceClient<Called> {

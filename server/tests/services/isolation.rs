@@ -124,6 +124,50 @@ async fn anothers_is_as_what_does_not_exist() {
         CreateBackupRequest { agent_id },
         agent
     );
+    let schedules = rig.schedules("bob");
+    same!(
+        schedules.get_schedule,
+        GetScheduleRequest { agent_id },
+        agent
+    );
+    same!(
+        schedules.delete_schedule,
+        DeleteScheduleRequest { agent_id },
+        agent
+    );
+    same!(
+        schedules.preview_retention,
+        PreviewRetentionRequest { agent_id },
+        agent
+    );
+    same("update_schedule", &agent, |agent_id| {
+        let mut client = schedules.clone();
+        let schedule = Some(Schedule {
+            agent_id,
+            ..Schedule::default()
+        });
+        let request = UpdateScheduleRequest {
+            schedule,
+            allow_missing: true,
+            ..UpdateScheduleRequest::default()
+        };
+        async move { client.update_schedule(request).await }
+    })
+    .await;
+    same("update_backup", &backup, |backup_id| {
+        let mut client = backups.clone();
+        let request = UpdateBackupRequest {
+            backup: Some(Backup {
+                backup_id,
+                ..Backup::default()
+            }),
+            update_mask: Some(prost_types::FieldMask {
+                paths: vec!["protected".to_owned()],
+            }),
+        };
+        async move { client.update_backup(request).await }
+    })
+    .await;
     same!(backups.list_backups, ListBackupsRequest { agent_id }, agent);
     same!(
         backups.get_storage_usage,

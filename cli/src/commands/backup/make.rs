@@ -299,3 +299,24 @@ pub(super) async fn usage(session: &Session, args: UsageArgs) -> Result<()> {
     .iter()
     .try_for_each(|line| out.line(line))
 }
+
+/// Protects a backup, or takes that back.
+pub async fn protect(session: &Session, backup: String, protected: bool) -> Result<()> {
+    let request = proto::backup::v1::UpdateBackupRequest {
+        backup: Some(proto::backup::v1::Backup {
+            backup_id: backup.clone(),
+            protected,
+            ..Default::default()
+        }),
+        update_mask: Some(prost_types::FieldMask {
+            paths: vec!["protected".to_owned()],
+        }),
+    };
+    session.backups().update_backup(call(request)).await?;
+    let out = session.out;
+    if out.json {
+        return out.document(&serde_json::json!({ "backup_id": backup, "protected": protected }));
+    }
+    let word = if protected { "is" } else { "is no longer" };
+    out.line(format!("Backup {backup} {word} protected"))
+}

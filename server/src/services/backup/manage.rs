@@ -8,7 +8,7 @@ use proto::{
         Backup, CancelBackupRequest, CancelBackupResponse, CreateBackupRequest,
         CreateBackupResponse, DeleteBackupRequest, DeleteBackupResponse, GetBackupRequest,
         GetBackupResponse, GetStorageUsageRequest, GetStorageUsageResponse, ListBackupsRequest,
-        ListBackupsResponse,
+        ListBackupsResponse, UpdateBackupRequest, UpdateBackupResponse,
     },
     queue::v1::JobEvent,
 };
@@ -175,6 +175,36 @@ pub(super) async fn delete(
     state.announce(event).await;
     tracing::info!(backup_id = backup.backup_id, "backup to be deleted");
     Ok(DeleteBackupResponse {
+        backup: Some(convert::backup(backup)),
+    })
+}
+
+pub(super) async fn update(
+    state: &Arc<State>,
+    call: Call<UpdateBackupRequest>,
+) -> Result<UpdateBackupResponse, ApiError> {
+    access::may_use_backups(&call.caller)?;
+    let wanted = call.message.backup.unwrap_or_default();
+    let mask = call.message.update_mask.unwrap_or_default();
+    let mut checks = Checks::new();
+    checks.id("backup.backup_id", &wanted.backup_id);
+    checks.that(
+        mask.paths == ["protected"],
+        "update_mask",
+        "must name protected, the only field that can be changed",
+    );
+    checks.done()?;
+    let backup = access::backup_for(state, &call.caller, &wanted.backup_id).await?;
+    let backup = state
+        .catalog
+        .protect_backup(&backup.backup_id, wanted.protected, now_ms())
+        .await?;
+    tracing::info!(
+        backup_id = backup.backup_id,
+        protected = backup.protected,
+        "backup protection changed"
+    );
+    Ok(UpdateBackupResponse {
         backup: Some(convert::backup(backup)),
     })
 }

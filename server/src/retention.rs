@@ -1,0 +1,88 @@
+//! Retention: removes what the rules say, agent by agent.
+//!
+//! An agent is looked at when one of its backups was completed, when a caller changed something
+//! that the rules depend on, and every now and then. Each look is claimed, so any number of
+//! replicas may run this.
+
+use std::{sync::Arc, time::Duration};
+
+use catalog::{RemovalRule, retention::Rules};
+use tracing::{info, warn};
+
+use crate::{backoff::Backoff, clock::now_ms, state::State, status::ApiError};
+
+/// Agents claimed at once.
+const BATCH: u64 = 50;
+/// How long they are in this replica's hands.
+const HOLD: Duration = Duration::from_mins(2);
+/// How long the record of a removal is kept.
+const RECORD: Duration = Duration::from_hours(90 * 24);
+const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
+
+/// The rules that hold for every agent; 0 turns one off.
+pub fn rules(limit_per_agent: usize, retention_days: usize) -> Rules {
+    Rules {
+        retain: None,
+        limit: (limit_per_agent > 0).then_some(limit_per_agent as u32),
+        age_ms: (retention_days > 0).then_some(retention_days as i64 * DAY_MS),
+    }
+}
+
+/// The name of a rule, in logs and metrics.
+fn name(rule: RemovalRule) -> &'static str {
+    match rule {
+        RemovalRule::Retain => "retain",
+        RemovalRule::Limit => "limit",
+        RemovalRule::Age => "age",
+        RemovalRule::Ended => "ended",
+        RemovalRule::Request => "request",
+        RemovalRule::Deregister => "deregister",
+    }
+}
+
+/// Runs until the server is told to stop.
+pub async fn run(state: Arc<State>) {
+    let mut backoff = Backoff::new();
+    loop {
+        let wait = match round(&state).await {
+            Ok(()) => {
+                backoff.reset();
+                state.schedule_poll
+            }
+            Err(error) => {
+                warn!(%error, "apply retention");
+                backoff.failed()
+            }
+        };
+        tokio::select! {
+            biased;
+            () = state.stop.asked.cancelled() => return,
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+async fn round(state: &State) -> Result<(), ApiError> {
+    let catalog = &state.catalog;
+    while !state.stop.asked.is_cancelled() {
+        let now = now_ms();
+        let hold_ms = HOLD.as_millis() as i64;
+        let agents = catalog.claim_retention(BATCH, hold_ms, now).await?;
+        if agents.is_empty() {
+            break;
+        }
+        for agent_id in agents {
+            let removed = catalog
+                .prune(&agent_id, state.retention, now + hold_ms, now)
+                .await?;
+            for removal in removed {
+                let (backup_id, rule) = (removal.backup_id, name(removal.rule));
+                info!(agent_id, backup_id, rule, "backup removed by a rule");
+                metrics::counter!("nora_backup_backups_pruned_total", "rule" => rule).increment(1);
+            }
+        }
+    }
+    let before = now_ms() - RECORD.as_millis() as i64;
+    catalog.expire_removals(before).await?;
+    Ok(())
+}
