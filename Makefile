@@ -10,14 +10,14 @@ SHELL := /bin/bash
 
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 SERVICES := $(TARGET)/debug/services
-BUF_VERSION := 1.75.0
+BUF_VERSION := $(shell sed -n 's/^buf-bin==//p' client-sdk/tools.txt)
 BUF := $(TARGET)/buf-$(BUF_VERSION)/bin/buf
 DENY_VERSION := 0.20.2
 # Adds up the closing lines of all suites.
 COUNTS = awk '/^test result:/ { p += $$4; f += $$6; i += $$8; s++ } \
 	END { printf "\n%d suites: %d passed, %d failed, %d ignored\n", s, p, f, i }'
 
-.PHONY: help demo build test test-unit test-e2e lint lint-form lint-rust lint-api lint-bench fmt bench bench-local bench-fleet bench-big audit fleet services services-down
+.PHONY: help demo build test test-unit test-e2e lint lint-form lint-rust lint-api lint-bench lint-sdk sdk fmt bench bench-local bench-fleet bench-big audit fleet services services-down
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,7 +40,7 @@ test-unit: ## the fast ones: beside the code, no service
 test-e2e: build ## the slow ones: against real services and the real program
 	$(SERVICES) run -- cargo test --workspace --no-fail-fast --test '*' $(ARGS)
 
-lint: lint-form lint-rust lint-api lint-bench ## formatting, clippy, the API's style (make -k lint: all of it, whatever fails)
+lint: lint-form lint-rust lint-api lint-bench lint-sdk ## formatting, clippy, the API's style, the SDKs (make -k lint: all of it, whatever fails)
 
 lint-form:
 	cargo fmt --all --check
@@ -54,6 +54,12 @@ lint-api: $(BUF)
 
 lint-bench:
 	python3 -m compileall -q bench
+
+lint-sdk: ## whether client-sdk is what proto/ makes now, and its types
+	client-sdk/run check
+
+sdk: ## the SDKs' generated code, from proto/
+	client-sdk/run generate
 
 fmt: $(BUF) ## put everything into form
 	cargo fmt --all

@@ -1,29 +1,42 @@
-"""The connection: address, certificates, token."""
+"""The connection, and what takes more than one call."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from os import PathLike
+from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
 import grpc
 
 from nora.backup.v1.agent_service_pb2_grpc import AgentServiceStub
+from nora.backup.v1.backup_pb2 import Backup
+from nora.backup.v1.backup_service_pb2 import (
+    DownloadBackupRequest,
+    DownloadBackupResponse,
+    WatchBackupRequest,
+    WatchVerificationRequest,
+    WatchVerificationResponse,
+)
 from nora.backup.v1.backup_service_pb2_grpc import BackupServiceStub
+from nora.backup.v1.restore_pb2 import Restore
+from nora.backup.v1.restore_service_pb2 import WatchRestoreRequest
 from nora.backup.v1.restore_service_pb2_grpc import RestoreServiceStub
-
-Token: TypeAlias = str | Callable[[], str]
-"""A token, or what returns the present one: asked at each call."""
+from nora_backup_client.calls import Calls, Patience, Token
+from nora_backup_client.streams import download, watch
 
 # A page of a thousand backups with their warnings fits in.
 _ANSWER_BYTES_MAX = 64 << 20
 
 
 class Client:
-    """The service, as one caller sees it.
+    """The service, as one caller sees it. May be used by many threads.
 
     `url` is `http://HOST:PORT`, or `https://HOST:PORT` for TLS. `credentials`
-    are for TLS with another authority than the system's, or with a certificate
-    of the client: see `grpc.ssl_channel_credentials`.
+    are for TLS with another authority than those that gRPC knows, or with a
+    certificate of the client: see `grpc.ssl_channel_credentials`.
+
+    A call that the service could not answer (UNAVAILABLE, or overloaded) is
+    repeated for `retry_seconds` where that is safe; 0 turns it off.
     """
 
     agents: AgentServiceStub
@@ -36,12 +49,82 @@ class Client:
         token: Token,
         *,
         credentials: grpc.ChannelCredentials | None = None,
+        retry_seconds: float = 30.0,
     ) -> None:
+        self._retry_seconds = retry_seconds
         self._channel = _channel(url, credentials)
-        channel = grpc.intercept_channel(self._channel, _Bearer(token))
+        channel = grpc.intercept_channel(self._channel, Calls(token, retry_seconds))
         self.agents = AgentServiceStub(channel)
         self.backups = BackupServiceStub(channel)
         self.restores = RestoreServiceStub(channel)
+
+    def watch_backup(
+        self,
+        backup_id: str,
+        on_change: Callable[[Backup], object] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> Backup:
+        """Waits until a backup has ended, and returns it: COMPLETED, FAILED (see
+        `failure`) or CANCELED. Meanwhile `on_change` gets every change of it."""
+        request = WatchBackupRequest(backup_id=backup_id)
+
+        def states(left: float | None) -> Iterable[Backup]:
+            return (event.backup for event in self.backups.WatchBackup(request, timeout=left))
+
+        return watch(states, on_change, Patience(self._retry_seconds), timeout)
+
+    def watch_restore(
+        self,
+        restore_id: str,
+        on_change: Callable[[Restore], object] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> Restore:
+        """The same for a restore."""
+        request = WatchRestoreRequest(restore_id=restore_id)
+
+        def states(left: float | None) -> Iterable[Restore]:
+            return (event.restore for event in self.restores.WatchRestore(request, timeout=left))
+
+        return watch(states, on_change, Patience(self._retry_seconds), timeout)
+
+    def watch_verification(
+        self,
+        backup_id: str,
+        verification_id: str,
+        on_change: Callable[[WatchVerificationResponse], object] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> WatchVerificationResponse:
+        """The same for a verification; the last event is returned."""
+        request = WatchVerificationRequest(backup_id=backup_id, verification_id=verification_id)
+
+        def states(left: float | None) -> Iterable[WatchVerificationResponse]:
+            return self.backups.WatchVerification(request, timeout=left)
+
+        return watch(states, on_change, Patience(self._retry_seconds), timeout)
+
+    def download_backup(
+        self,
+        backup_id: str,
+        path: str | PathLike[str],
+        on_bytes: Callable[[int], object] | None = None,
+    ) -> None:
+        """Brings a COMPLETED backup to a file, as .tar.zst; a file that is there
+        is replaced. Meanwhile `on_bytes` gets the length so far.
+
+        The bytes go to `<path>.part`, which gets its name once it is complete
+        and on the disk. A broken stream goes on where it stopped, and so does a
+        later call with the same path: `<path>.part.etag` tells whether what is
+        there belongs to it."""
+
+        def open_at(offset: int, etag: str) -> Iterable[DownloadBackupResponse]:
+            return self.backups.DownloadBackup(
+                DownloadBackupRequest(backup_id=backup_id, offset=offset, etag=etag)
+            )
+
+        download(open_at, Path(path), on_bytes, Patience(self._retry_seconds))
 
     def close(self) -> None:
         """Ends the connection, and the streams on it."""
@@ -70,39 +153,3 @@ def _channel(url: str, credentials: grpc.ChannelCredentials | None) -> grpc.Chan
     if credentials is not None:
         raise ValueError(f"credentials are for https, not for {url!r}")
     return grpc.insecure_channel(parts.netloc, options)
-
-
-class _Details(NamedTuple):
-    """A call's details with other metadata."""
-
-    method: str
-    timeout: float | None
-    metadata: list[tuple[str, str | bytes]] | None
-    credentials: grpc.CallCredentials | None
-    wait_for_ready: bool | None
-    compression: grpc.Compression | None
-
-
-class _Bearer(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):  # type: ignore[misc]
-    """Adds `authorization: Bearer <token>` to every call."""
-
-    def __init__(self, token: Token) -> None:
-        self._token = token
-
-    def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
-        return continuation(self._with_token(details), request)
-
-    def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:
-        return continuation(self._with_token(details), request)
-
-    def _with_token(self, details: Any) -> _Details:
-        token = self._token if isinstance(self._token, str) else self._token()
-        metadata = [*(details.metadata or ()), ("authorization", f"Bearer {token}")]
-        return _Details(
-            details.method,
-            details.timeout,
-            metadata,
-            details.credentials,
-            details.wait_for_ready,
-            details.compression,
-        )
