@@ -14,6 +14,7 @@ import {
 } from "./gen/nora/backup/v1/backup_service_pb.js";
 import type { Restore } from "./gen/nora/backup/v1/restore_pb.js";
 import { RestoreService } from "./gen/nora/backup/v1/restore_service_pb.js";
+import { ScheduleService } from "./gen/nora/backup/v1/schedule_service_pb.js";
 import { download, watch } from "./streams.js";
 
 // After so long without a sign the connection is asked whether it still is one.
@@ -57,6 +58,8 @@ export class BackupClient {
   readonly backups: Client<typeof BackupService>;
   /** Restores. */
   readonly restores: Client<typeof RestoreService>;
+  /** Schedules and retention. */
+  readonly schedules: Client<typeof ScheduleService>;
   readonly #sessions: Http2SessionManager;
   readonly #retryMs: number;
 
@@ -79,6 +82,7 @@ export class BackupClient {
     this.agents = createClient(AgentService, transport);
     this.backups = createClient(BackupService, transport);
     this.restores = createClient(RestoreService, transport);
+    this.schedules = createClient(ScheduleService, transport);
   }
 
   /**

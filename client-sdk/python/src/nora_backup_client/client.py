@@ -21,6 +21,7 @@ from nora.backup.v1.backup_service_pb2_grpc import BackupServiceStub
 from nora.backup.v1.restore_pb2 import Restore
 from nora.backup.v1.restore_service_pb2 import WatchRestoreRequest
 from nora.backup.v1.restore_service_pb2_grpc import RestoreServiceStub
+from nora.backup.v1.schedule_service_pb2_grpc import ScheduleServiceStub
 from nora_backup_client.calls import Calls, Patience, Token
 from nora_backup_client.streams import download, watch
 
@@ -42,6 +43,7 @@ class Client:
     agents: AgentServiceStub
     backups: BackupServiceStub
     restores: RestoreServiceStub
+    schedules: ScheduleServiceStub
 
     def __init__(
         self,
@@ -57,6 +59,7 @@ class Client:
         self.agents = AgentServiceStub(channel)
         self.backups = BackupServiceStub(channel)
         self.restores = RestoreServiceStub(channel)
+        self.schedules = ScheduleServiceStub(channel)
 
     def watch_backup(
         self,

@@ -102,7 +102,8 @@ class AgentServiceServicer:
         """Forgets an agent. Errors: NOT_FOUND (AGENT_NOT_FOUND);
         FAILED_PRECONDITION (AGENT_HAS_BACKUPS) while it has backups and
         delete_backups is not set; FAILED_PRECONDITION (AGENT_BUSY) while one of its
-        jobs runs.
+        jobs runs; FAILED_PRECONDITION (BACKUP_PROTECTED) while a backup that it
+        would delete is protected. Its schedule goes with it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

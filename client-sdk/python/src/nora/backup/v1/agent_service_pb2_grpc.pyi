@@ -56,7 +56,8 @@ class AgentServiceStub:
     """Forgets an agent. Errors: NOT_FOUND (AGENT_NOT_FOUND);
     FAILED_PRECONDITION (AGENT_HAS_BACKUPS) while it has backups and
     delete_backups is not set; FAILED_PRECONDITION (AGENT_BUSY) while one of its
-    jobs runs.
+    jobs runs; FAILED_PRECONDITION (BACKUP_PROTECTED) while a backup that it
+    would delete is protected. Its schedule goes with it.
     """
 
 @_typing.type_check_only
@@ -87,7 +88,8 @@ class AgentServiceAsyncStub(AgentServiceStub):
     """Forgets an agent. Errors: NOT_FOUND (AGENT_NOT_FOUND);
     FAILED_PRECONDITION (AGENT_HAS_BACKUPS) while it has backups and
     delete_backups is not set; FAILED_PRECONDITION (AGENT_BUSY) while one of its
-    jobs runs.
+    jobs runs; FAILED_PRECONDITION (BACKUP_PROTECTED) while a backup that it
+    would delete is protected. Its schedule goes with it.
     """
 
 class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -139,7 +141,8 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         """Forgets an agent. Errors: NOT_FOUND (AGENT_NOT_FOUND);
         FAILED_PRECONDITION (AGENT_HAS_BACKUPS) while it has backups and
         delete_backups is not set; FAILED_PRECONDITION (AGENT_BUSY) while one of its
-        jobs runs.
+        jobs runs; FAILED_PRECONDITION (BACKUP_PROTECTED) while a backup that it
+        would delete is protected. Its schedule goes with it.
         """
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

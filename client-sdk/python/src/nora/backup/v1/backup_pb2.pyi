@@ -107,6 +107,7 @@ class Backup(_message.Message):
     VERIFY_TIME_FIELD_NUMBER: _builtins.int
     VERIFY_FAILURE_FIELD_NUMBER: _builtins.int
     NEW_BYTES_FIELD_NUMBER: _builtins.int
+    PROTECTED_FIELD_NUMBER: _builtins.int
     backup_id: _builtins.str
     """Output only. The backup's id: a UUID."""
     agent_id: _builtins.str
@@ -131,6 +132,10 @@ class Backup(_message.Message):
     """Output only. Warnings in all."""
     new_bytes: _builtins.int
     """Output only. Bytes that were new to the vault, before compression."""
+    protected: _builtins.bool
+    """Whether it is kept from every rule, and from DeleteBackup until this is
+    taken back. Changed by UpdateBackup.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When CreateBackup was called."""
@@ -188,10 +193,11 @@ class Backup(_message.Message):
         verify_time: _timestamp_pb2.Timestamp | None = ...,
         verify_failure: _progress_pb2.Failure | None = ...,
         new_bytes: _builtins.int = ...,
+        protected: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "progress", b"progress", "start_time", b"start_time", "verify_failure", b"verify_failure", "verify_time", b"verify_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "backup_id", b"backup_id", "create_time", b"create_time", "end_time", b"end_time", "entries", b"entries", "failure", b"failure", "name", b"name", "new_bytes", b"new_bytes", "progress", b"progress", "size_bytes", b"size_bytes", "start_time", b"start_time", "state", b"state", "stored_bytes", b"stored_bytes", "trigger", b"trigger", "verify_failure", b"verify_failure", "verify_time", b"verify_time", "warnings", b"warnings", "warnings_total", b"warnings_total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "backup_id", b"backup_id", "create_time", b"create_time", "end_time", b"end_time", "entries", b"entries", "failure", b"failure", "name", b"name", "new_bytes", b"new_bytes", "progress", b"progress", "protected", b"protected", "size_bytes", b"size_bytes", "start_time", b"start_time", "state", b"state", "stored_bytes", b"stored_bytes", "trigger", b"trigger", "verify_failure", b"verify_failure", "verify_time", b"verify_time", "warnings", b"warnings", "warnings_total", b"warnings_total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -22,68 +22,73 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from nora.backup.v1 import backup_pb2 as nora_dot_backup_dot_v1_dot_backup__pb2
 from nora.backup.v1 import progress_pb2 as nora_dot_backup_dot_v1_dot_progress__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#nora/backup/v1/backup_service.proto\x12\x0enora.backup.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bnora/backup/v1/backup.proto\x1a\x1dnora/backup/v1/progress.proto\"I\n\x13\x43reateBackupRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\">\n\x14\x43reateBackupResponse\x12&\n\x06\x62\x61\x63kup\x18\x01 \x01(\x0b\x32\x16.nora.backup.v1.Backup\"%\n\x10GetBackupRequest\x12\x11\n\tbackup_id\x18\x01 \x01(\t\";\n\x11GetBackupResponse\x12&\n\x06\x62\x61\x63kup\x18\x01 \x01(\x0b\x32\x16.nora.backup.v1.Backup\"{\n\x12ListBackupsRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12,\n\x06states\x18\x04 \x03(\x0e\x32\x1c.nora.backup.v1.Backup.State\"W\n\x13ListBackupsResponse\x12\'\n\x07\x62\x61\x63kups\x18\x01 \x03(\x0b\x32\x16.nora.backup.v1.Backup\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x12WatchBackupRequest\x12\x11\n\tbackup_id\x18\x01 \x01(\t\"=\n\x13WatchBackupResponse\x12&\n\x06\x62\x61\x63kup\x18\x01 \x01(\x0b\x32\x16.nora.backup.v1.Backup\"(\n\x13\x43\x61ncelBackupRequest\x12\x11\n\tbackup_id\x18\x01 \x01(\t\">\n\x14\x43\x61ncelBackupResponse\x12&\n\x06\x62\x61\x63kup\x18\x01 \x01(\x0b\x32\x16.nora.backup.v1.Backup\"(\n\x13\x44\x65leteBackupRequest\x12\x11\n\tbackup_id\x18\x01 \x01(\t\">\n\x14\x44\x65leteBackupResponse\x12&\n\x06\x62\x61\x63kup\x18\x01 \x01(\x0b\x32\x16.nora.backup.v1.Backup\"H\n\x15\x44ownloadBackupRequest\x12\x11\n\tbackup_id\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\"e\n\x16\x44ownloadBackupResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x11\n\tfile_name\x18\x04 \x01(\t\x12\x0c\n\x04last\x18\x05 \x01(\x08\"|\n\x18ListBackupEntriesRequest\x12\x11\n\tbackup_id\x18\x01 \x01(\t\x12\x13\n\x0bpath_prefix\x18\x02 \x01(\x0c\x12\x11\n\trecursive\x18\x03 \x01(\x08\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"b\n\x19ListBackupEntriesResponse\x12,\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1b.nora.backup.v1.BackupEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"G\n\x14\x44ownloadEntryRequest\x12\x11\n\tbackup_id\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\x0c\x12\x0e\n\x06offset\x18\x03 \x01(\x04\"o\n\x15\x44ownloadEntryResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12*\n\x05\x65ntry\x18\x03 \x01(\x0b\x32\x1b.nora.backup.v1.BackupEntry\x12\x0c\n\x04last\x18\x04 \x01(\x08\"\xbb\x01\n\x13VerifyBackupRequest\x12\x11\n\tbackup_id\x18\x01 \x01(\t\x12\x38\n\x05\x64\x65pth\x18\x02 \x01(\x0e\x32).nora.backup.v1.VerifyBackupRequest.Depth\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"C\n\x05\x44\x65pth\x12\x15\n\x11\x44\x45PTH_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x45PTH_STRUCTURE\x10\x01\x12\x0e\n\nDEPTH_FULL\x10\x02\"/\n\x14VerifyBackupResponse\x12\x17\n\x0fverification_id\x18\x01 \x01(\t\"F\n\x18WatchVerificationRequest\x12\x11\n\tbackup_id\x18\x01 \x01(\t\x12\x17\n\x0fverification_id\x18\x02 \x01(\t\"\xa2\x01\n\x19WatchVerificationResponse\x12*\n\x08progress\x18\x01 \x01(\x0b\x32\x18.nora.backup.v1.Progress\x12(\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x17.nora.backup.v1.Failure\x12/\n\x0bverify_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"*\n\x16GetStorageUsageRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\"d\n\x17GetStorageUsageResponse\x12\x0f\n\x07\x62\x61\x63kups\x18\x01 \x01(\x04\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x14\n\x0cstored_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06\x61gents\x18\x04 \x01(\x04\x32\xfc\x08\n\rBackupService\x12Y\n\x0c\x43reateBackup\x12#.nora.backup.v1.CreateBackupRequest\x1a$.nora.backup.v1.CreateBackupResponse\x12P\n\tGetBackup\x12 .nora.backup.v1.GetBackupRequest\x1a!.nora.backup.v1.GetBackupResponse\x12V\n\x0bListBackups\x12\".nora.backup.v1.ListBackupsRequest\x1a#.nora.backup.v1.ListBackupsResponse\x12X\n\x0bWatchBackup\x12\".nora.backup.v1.WatchBackupRequest\x1a#.nora.backup.v1.WatchBackupResponse0\x01\x12Y\n\x0c\x43\x61ncelBackup\x12#.nora.backup.v1.CancelBackupRequest\x1a$.nora.backup.v1.CancelBackupResponse\x12Y\n\x0c\x44\x65leteBackup\x12#.nora.backup.v1.DeleteBackupRequest\x1a$.nora.backup.v1.DeleteBackupResponse\x12\x61\n\x0e\x44ownloadBackup\x12%.nora.backup.v1.DownloadBackupRequest\x1a&.nora.backup.v1.DownloadBackupResponse0\x01\x12h\n\x11ListBackupEntries\x12(.nora.backup.v1.ListBackupEntriesRequest\x1a).nora.backup.v1.ListBackupEntriesResponse\x12^\n\rDownloadEntry\x12$.nora.backup.v1.DownloadEntryRequest\x1a%.nora.backup.v1.DownloadEntryResponse0\x01\x12Y\n\x0cVerifyBackup\x12#.nora.backup.v1.VerifyBackupRequest\x1a$.nora.backup.v1.VerifyBackupResponse\x12j\n\x11WatchVerification\x12(.nora.backup.v1.WatchVerificationRequest\x1a).nora.backup.v1.WatchVerificationResponse0\x01\x12\x62\n\x0fGetStorageUsage\x12&.nora.backup.v1.GetStorageUsageRequest\x1a\'.nora.backup.v1.GetStorageUsageResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#nora/backup/v1/backup_service.proto\x12\x0enora.backup.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bnora/backup/v1/backup.proto\x1a\x1dnora/backup/v1/progress.proto\"I\n\x13\x43reateBackupRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\">\n\x14\x43reateBackupResponse\x12&\n\x06\x62\x61\x63kup\x18\x01 \x01(\x0b\x32\x16.nora.backup.v1.Backup\"%\n\x10GetBackupRequest\x12\x11\n\tbackup_id\x18\x01 \x01(\t\";\n\x11GetBackupResponse\x12&\n\x06\x62\x61\x63kup\x18\x01 \x01(\x0b\x32\x16.nora.backup.v1.Backup\"{\n\x12ListBackupsRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12,\n\x06states\x18\x04 \x03(\x0e\x32\x1c.nora.backup.v1.Backup.State\"W\n\x13ListBackupsResponse\x12\'\n\x07\x62\x61\x63kups\x18\x01 \x03(\x0b\x32\x16.nora.backup.v1.Backup\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x12WatchBackupRequest\x12\x11\n\tbackup_id\x18\x01 \x01(\t\"=\n\x13WatchBackupResponse\x12&\n\x06\x62\x61\x63kup\x18\x01 \x01(\x0b\x32\x16.nora.backup.v1.Backup\"(\n\x13\x43\x61ncelBackupRequest\x12\x11\n\tbackup_id\x18\x01 \x01(\t\">\n\x14\x43\x61ncelBackupResponse\x12&\n\x06\x62\x61\x63kup\x18\x01 \x01(\x0b\x32\x16.nora.backup.v1.Backup\"(\n\x13\x44\x65leteBackupRequest\x12\x11\n\tbackup_id\x18\x01 \x01(\t\">\n\x14\x44\x65leteBackupResponse\x12&\n\x06\x62\x61\x63kup\x18\x01 \x01(\x0b\x32\x16.nora.backup.v1.Backup\"n\n\x13UpdateBackupRequest\x12&\n\x06\x62\x61\x63kup\x18\x01 \x01(\x0b\x32\x16.nora.backup.v1.Backup\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\">\n\x14UpdateBackupResponse\x12&\n\x06\x62\x61\x63kup\x18\x01 \x01(\x0b\x32\x16.nora.backup.v1.Backup\"H\n\x15\x44ownloadBackupRequest\x12\x11\n\tbackup_id\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\"e\n\x16\x44ownloadBackupResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x11\n\tfile_name\x18\x04 \x01(\t\x12\x0c\n\x04last\x18\x05 \x01(\x08\"|\n\x18ListBackupEntriesRequest\x12\x11\n\tbackup_id\x18\x01 \x01(\t\x12\x13\n\x0bpath_prefix\x18\x02 \x01(\x0c\x12\x11\n\trecursive\x18\x03 \x01(\x08\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"b\n\x19ListBackupEntriesResponse\x12,\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1b.nora.backup.v1.BackupEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"G\n\x14\x44ownloadEntryRequest\x12\x11\n\tbackup_id\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\x0c\x12\x0e\n\x06offset\x18\x03 \x01(\x04\"o\n\x15\x44ownloadEntryResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12*\n\x05\x65ntry\x18\x03 \x01(\x0b\x32\x1b.nora.backup.v1.BackupEntry\x12\x0c\n\x04last\x18\x04 \x01(\x08\"\xbb\x01\n\x13VerifyBackupRequest\x12\x11\n\tbackup_id\x18\x01 \x01(\t\x12\x38\n\x05\x64\x65pth\x18\x02 \x01(\x0e\x32).nora.backup.v1.VerifyBackupRequest.Depth\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"C\n\x05\x44\x65pth\x12\x15\n\x11\x44\x45PTH_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x45PTH_STRUCTURE\x10\x01\x12\x0e\n\nDEPTH_FULL\x10\x02\"/\n\x14VerifyBackupResponse\x12\x17\n\x0fverification_id\x18\x01 \x01(\t\"F\n\x18WatchVerificationRequest\x12\x11\n\tbackup_id\x18\x01 \x01(\t\x12\x17\n\x0fverification_id\x18\x02 \x01(\t\"\xa2\x01\n\x19WatchVerificationResponse\x12*\n\x08progress\x18\x01 \x01(\x0b\x32\x18.nora.backup.v1.Progress\x12(\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x17.nora.backup.v1.Failure\x12/\n\x0bverify_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"*\n\x16GetStorageUsageRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\"d\n\x17GetStorageUsageResponse\x12\x0f\n\x07\x62\x61\x63kups\x18\x01 \x01(\x04\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x14\n\x0cstored_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06\x61gents\x18\x04 \x01(\x04\x32\xd7\t\n\rBackupService\x12Y\n\x0c\x43reateBackup\x12#.nora.backup.v1.CreateBackupRequest\x1a$.nora.backup.v1.CreateBackupResponse\x12P\n\tGetBackup\x12 .nora.backup.v1.GetBackupRequest\x1a!.nora.backup.v1.GetBackupResponse\x12V\n\x0bListBackups\x12\".nora.backup.v1.ListBackupsRequest\x1a#.nora.backup.v1.ListBackupsResponse\x12X\n\x0bWatchBackup\x12\".nora.backup.v1.WatchBackupRequest\x1a#.nora.backup.v1.WatchBackupResponse0\x01\x12Y\n\x0c\x43\x61ncelBackup\x12#.nora.backup.v1.CancelBackupRequest\x1a$.nora.backup.v1.CancelBackupResponse\x12Y\n\x0c\x44\x65leteBackup\x12#.nora.backup.v1.DeleteBackupRequest\x1a$.nora.backup.v1.DeleteBackupResponse\x12Y\n\x0cUpdateBackup\x12#.nora.backup.v1.UpdateBackupRequest\x1a$.nora.backup.v1.UpdateBackupResponse\x12\x61\n\x0e\x44ownloadBackup\x12%.nora.backup.v1.DownloadBackupRequest\x1a&.nora.backup.v1.DownloadBackupResponse0\x01\x12h\n\x11ListBackupEntries\x12(.nora.backup.v1.ListBackupEntriesRequest\x1a).nora.backup.v1.ListBackupEntriesResponse\x12^\n\rDownloadEntry\x12$.nora.backup.v1.DownloadEntryRequest\x1a%.nora.backup.v1.DownloadEntryResponse0\x01\x12Y\n\x0cVerifyBackup\x12#.nora.backup.v1.VerifyBackupRequest\x1a$.nora.backup.v1.VerifyBackupResponse\x12j\n\x11WatchVerification\x12(.nora.backup.v1.WatchVerificationRequest\x1a).nora.backup.v1.WatchVerificationResponse0\x01\x12\x62\n\x0fGetStorageUsage\x12&.nora.backup.v1.GetStorageUsageRequest\x1a\'.nora.backup.v1.GetStorageUsageResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'nora.backup.v1.backup_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CREATEBACKUPREQUEST']._serialized_start=148
-  _globals['_CREATEBACKUPREQUEST']._serialized_end=221
-  _globals['_CREATEBACKUPRESPONSE']._serialized_start=223
-  _globals['_CREATEBACKUPRESPONSE']._serialized_end=285
-  _globals['_GETBACKUPREQUEST']._serialized_start=287
-  _globals['_GETBACKUPREQUEST']._serialized_end=324
-  _globals['_GETBACKUPRESPONSE']._serialized_start=326
-  _globals['_GETBACKUPRESPONSE']._serialized_end=385
-  _globals['_LISTBACKUPSREQUEST']._serialized_start=387
-  _globals['_LISTBACKUPSREQUEST']._serialized_end=510
-  _globals['_LISTBACKUPSRESPONSE']._serialized_start=512
-  _globals['_LISTBACKUPSRESPONSE']._serialized_end=599
-  _globals['_WATCHBACKUPREQUEST']._serialized_start=601
-  _globals['_WATCHBACKUPREQUEST']._serialized_end=640
-  _globals['_WATCHBACKUPRESPONSE']._serialized_start=642
-  _globals['_WATCHBACKUPRESPONSE']._serialized_end=703
-  _globals['_CANCELBACKUPREQUEST']._serialized_start=705
-  _globals['_CANCELBACKUPREQUEST']._serialized_end=745
-  _globals['_CANCELBACKUPRESPONSE']._serialized_start=747
-  _globals['_CANCELBACKUPRESPONSE']._serialized_end=809
-  _globals['_DELETEBACKUPREQUEST']._serialized_start=811
-  _globals['_DELETEBACKUPREQUEST']._serialized_end=851
-  _globals['_DELETEBACKUPRESPONSE']._serialized_start=853
-  _globals['_DELETEBACKUPRESPONSE']._serialized_end=915
-  _globals['_DOWNLOADBACKUPREQUEST']._serialized_start=917
-  _globals['_DOWNLOADBACKUPREQUEST']._serialized_end=989
-  _globals['_DOWNLOADBACKUPRESPONSE']._serialized_start=991
-  _globals['_DOWNLOADBACKUPRESPONSE']._serialized_end=1092
-  _globals['_LISTBACKUPENTRIESREQUEST']._serialized_start=1094
-  _globals['_LISTBACKUPENTRIESREQUEST']._serialized_end=1218
-  _globals['_LISTBACKUPENTRIESRESPONSE']._serialized_start=1220
-  _globals['_LISTBACKUPENTRIESRESPONSE']._serialized_end=1318
-  _globals['_DOWNLOADENTRYREQUEST']._serialized_start=1320
-  _globals['_DOWNLOADENTRYREQUEST']._serialized_end=1391
-  _globals['_DOWNLOADENTRYRESPONSE']._serialized_start=1393
-  _globals['_DOWNLOADENTRYRESPONSE']._serialized_end=1504
-  _globals['_VERIFYBACKUPREQUEST']._serialized_start=1507
-  _globals['_VERIFYBACKUPREQUEST']._serialized_end=1694
-  _globals['_VERIFYBACKUPREQUEST_DEPTH']._serialized_start=1627
-  _globals['_VERIFYBACKUPREQUEST_DEPTH']._serialized_end=1694
-  _globals['_VERIFYBACKUPRESPONSE']._serialized_start=1696
-  _globals['_VERIFYBACKUPRESPONSE']._serialized_end=1743
-  _globals['_WATCHVERIFICATIONREQUEST']._serialized_start=1745
-  _globals['_WATCHVERIFICATIONREQUEST']._serialized_end=1815
-  _globals['_WATCHVERIFICATIONRESPONSE']._serialized_start=1818
-  _globals['_WATCHVERIFICATIONRESPONSE']._serialized_end=1980
-  _globals['_GETSTORAGEUSAGEREQUEST']._serialized_start=1982
-  _globals['_GETSTORAGEUSAGEREQUEST']._serialized_end=2024
-  _globals['_GETSTORAGEUSAGERESPONSE']._serialized_start=2026
-  _globals['_GETSTORAGEUSAGERESPONSE']._serialized_end=2126
-  _globals['_BACKUPSERVICE']._serialized_start=2129
-  _globals['_BACKUPSERVICE']._serialized_end=3277
+  _globals['_CREATEBACKUPREQUEST']._serialized_start=182
+  _globals['_CREATEBACKUPREQUEST']._serialized_end=255
+  _globals['_CREATEBACKUPRESPONSE']._serialized_start=257
+  _globals['_CREATEBACKUPRESPONSE']._serialized_end=319
+  _globals['_GETBACKUPREQUEST']._serialized_start=321
+  _globals['_GETBACKUPREQUEST']._serialized_end=358
+  _globals['_GETBACKUPRESPONSE']._serialized_start=360
+  _globals['_GETBACKUPRESPONSE']._serialized_end=419
+  _globals['_LISTBACKUPSREQUEST']._serialized_start=421
+  _globals['_LISTBACKUPSREQUEST']._serialized_end=544
+  _globals['_LISTBACKUPSRESPONSE']._serialized_start=546
+  _globals['_LISTBACKUPSRESPONSE']._serialized_end=633
+  _globals['_WATCHBACKUPREQUEST']._serialized_start=635
+  _globals['_WATCHBACKUPREQUEST']._serialized_end=674
+  _globals['_WATCHBACKUPRESPONSE']._serialized_start=676
+  _globals['_WATCHBACKUPRESPONSE']._serialized_end=737
+  _globals['_CANCELBACKUPREQUEST']._serialized_start=739
+  _globals['_CANCELBACKUPREQUEST']._serialized_end=779
+  _globals['_CANCELBACKUPRESPONSE']._serialized_start=781
+  _globals['_CANCELBACKUPRESPONSE']._serialized_end=843
+  _globals['_DELETEBACKUPREQUEST']._serialized_start=845
+  _globals['_DELETEBACKUPREQUEST']._serialized_end=885
+  _globals['_DELETEBACKUPRESPONSE']._serialized_start=887
+  _globals['_DELETEBACKUPRESPONSE']._serialized_end=949
+  _globals['_UPDATEBACKUPREQUEST']._serialized_start=951
+  _globals['_UPDATEBACKUPREQUEST']._serialized_end=1061
+  _globals['_UPDATEBACKUPRESPONSE']._serialized_start=1063
+  _globals['_UPDATEBACKUPRESPONSE']._serialized_end=1125
+  _globals['_DOWNLOADBACKUPREQUEST']._serialized_start=1127
+  _globals['_DOWNLOADBACKUPREQUEST']._serialized_end=1199
+  _globals['_DOWNLOADBACKUPRESPONSE']._serialized_start=1201
+  _globals['_DOWNLOADBACKUPRESPONSE']._serialized_end=1302
+  _globals['_LISTBACKUPENTRIESREQUEST']._serialized_start=1304
+  _globals['_LISTBACKUPENTRIESREQUEST']._serialized_end=1428
+  _globals['_LISTBACKUPENTRIESRESPONSE']._serialized_start=1430
+  _globals['_LISTBACKUPENTRIESRESPONSE']._serialized_end=1528
+  _globals['_DOWNLOADENTRYREQUEST']._serialized_start=1530
+  _globals['_DOWNLOADENTRYREQUEST']._serialized_end=1601
+  _globals['_DOWNLOADENTRYRESPONSE']._serialized_start=1603
+  _globals['_DOWNLOADENTRYRESPONSE']._serialized_end=1714
+  _globals['_VERIFYBACKUPREQUEST']._serialized_start=1717
+  _globals['_VERIFYBACKUPREQUEST']._serialized_end=1904
+  _globals['_VERIFYBACKUPREQUEST_DEPTH']._serialized_start=1837
+  _globals['_VERIFYBACKUPREQUEST_DEPTH']._serialized_end=1904
+  _globals['_VERIFYBACKUPRESPONSE']._serialized_start=1906
+  _globals['_VERIFYBACKUPRESPONSE']._serialized_end=1953
+  _globals['_WATCHVERIFICATIONREQUEST']._serialized_start=1955
+  _globals['_WATCHVERIFICATIONREQUEST']._serialized_end=2025
+  _globals['_WATCHVERIFICATIONRESPONSE']._serialized_start=2028
+  _globals['_WATCHVERIFICATIONRESPONSE']._serialized_end=2190
+  _globals['_GETSTORAGEUSAGEREQUEST']._serialized_start=2192
+  _globals['_GETSTORAGEUSAGEREQUEST']._serialized_end=2234
+  _globals['_GETSTORAGEUSAGERESPONSE']._serialized_start=2236
+  _globals['_GETSTORAGEUSAGERESPONSE']._serialized_end=2336
+  _globals['_BACKUPSERVICE']._serialized_start=2339
+  _globals['_BACKUPSERVICE']._serialized_end=3578
 # @@protoc_insertion_point(module_scope)

@@ -73,6 +73,11 @@ class BackupServiceStub:
                 request_serializer=nora_dot_backup_dot_v1_dot_backup__service__pb2.DeleteBackupRequest.SerializeToString,
                 response_deserializer=nora_dot_backup_dot_v1_dot_backup__service__pb2.DeleteBackupResponse.FromString,
                 _registered_method=True)
+        self.UpdateBackup = channel.unary_unary(
+                '/nora.backup.v1.BackupService/UpdateBackup',
+                request_serializer=nora_dot_backup_dot_v1_dot_backup__service__pb2.UpdateBackupRequest.SerializeToString,
+                response_deserializer=nora_dot_backup_dot_v1_dot_backup__service__pb2.UpdateBackupResponse.FromString,
+                _registered_method=True)
         self.DownloadBackup = channel.unary_stream(
                 '/nora.backup.v1.BackupService/DownloadBackup',
                 request_serializer=nora_dot_backup_dot_v1_dot_backup__service__pb2.DownloadBackupRequest.SerializeToString,
@@ -165,7 +170,16 @@ class BackupServiceServicer:
         """Removes an ended backup: it is DELETING when this returns, and NOT_FOUND
         once it is gone. Deleting one that is DELETING changes nothing. Errors:
         NOT_FOUND (BACKUP_NOT_FOUND); FAILED_PRECONDITION (AGENT_BUSY while it is
-        PENDING or RUNNING, BACKUP_IN_USE while it is being read).
+        PENDING or RUNNING, BACKUP_IN_USE while it is being read, BACKUP_PROTECTED
+        until UpdateBackup takes the protection back).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateBackup(self, request, context):
+        """Changes what a caller may change of a backup: protected. Errors: NOT_FOUND
+        (BACKUP_NOT_FOUND); FAILED_PRECONDITION (ALREADY_ENDED when it is DELETING).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -260,6 +274,11 @@ def add_BackupServiceServicer_to_server(servicer, server):
                     servicer.DeleteBackup,
                     request_deserializer=nora_dot_backup_dot_v1_dot_backup__service__pb2.DeleteBackupRequest.FromString,
                     response_serializer=nora_dot_backup_dot_v1_dot_backup__service__pb2.DeleteBackupResponse.SerializeToString,
+            ),
+            'UpdateBackup': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateBackup,
+                    request_deserializer=nora_dot_backup_dot_v1_dot_backup__service__pb2.UpdateBackupRequest.FromString,
+                    response_serializer=nora_dot_backup_dot_v1_dot_backup__service__pb2.UpdateBackupResponse.SerializeToString,
             ),
             'DownloadBackup': grpc.unary_stream_rpc_method_handler(
                     servicer.DownloadBackup,
@@ -463,6 +482,33 @@ class BackupService:
             '/nora.backup.v1.BackupService/DeleteBackup',
             nora_dot_backup_dot_v1_dot_backup__service__pb2.DeleteBackupRequest.SerializeToString,
             nora_dot_backup_dot_v1_dot_backup__service__pb2.DeleteBackupResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateBackup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nora.backup.v1.BackupService/UpdateBackup',
+            nora_dot_backup_dot_v1_dot_backup__service__pb2.UpdateBackupRequest.SerializeToString,
+            nora_dot_backup_dot_v1_dot_backup__service__pb2.UpdateBackupResponse.FromString,
             options,
             channel_credentials,
             insecure,

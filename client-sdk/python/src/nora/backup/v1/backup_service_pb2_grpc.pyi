@@ -69,7 +69,12 @@ class BackupServiceStub:
     """Removes an ended backup: it is DELETING when this returns, and NOT_FOUND
     once it is gone. Deleting one that is DELETING changes nothing. Errors:
     NOT_FOUND (BACKUP_NOT_FOUND); FAILED_PRECONDITION (AGENT_BUSY while it is
-    PENDING or RUNNING, BACKUP_IN_USE while it is being read).
+    PENDING or RUNNING, BACKUP_IN_USE while it is being read, BACKUP_PROTECTED
+    until UpdateBackup takes the protection back).
+    """
+    UpdateBackup: _grpc.UnaryUnaryMultiCallable[_backup_service_pb2.UpdateBackupRequest, _backup_service_pb2.UpdateBackupResponse]
+    """Changes what a caller may change of a backup: protected. Errors: NOT_FOUND
+    (BACKUP_NOT_FOUND); FAILED_PRECONDITION (ALREADY_ENDED when it is DELETING).
     """
     DownloadBackup: _grpc.UnaryStreamMultiCallable[_backup_service_pb2.DownloadBackupRequest, _backup_service_pb2.DownloadBackupResponse]
     """Streams a COMPLETED backup as one .tar.zst (PAX headers; unpack with `tar
@@ -146,7 +151,12 @@ class BackupServiceAsyncStub(BackupServiceStub):
     """Removes an ended backup: it is DELETING when this returns, and NOT_FOUND
     once it is gone. Deleting one that is DELETING changes nothing. Errors:
     NOT_FOUND (BACKUP_NOT_FOUND); FAILED_PRECONDITION (AGENT_BUSY while it is
-    PENDING or RUNNING, BACKUP_IN_USE while it is being read).
+    PENDING or RUNNING, BACKUP_IN_USE while it is being read, BACKUP_PROTECTED
+    until UpdateBackup takes the protection back).
+    """
+    UpdateBackup: _aio.UnaryUnaryMultiCallable[_backup_service_pb2.UpdateBackupRequest, _backup_service_pb2.UpdateBackupResponse]  # type: ignore[assignment]
+    """Changes what a caller may change of a backup: protected. Errors: NOT_FOUND
+    (BACKUP_NOT_FOUND); FAILED_PRECONDITION (ALREADY_ENDED when it is DELETING).
     """
     DownloadBackup: _aio.UnaryStreamMultiCallable[_backup_service_pb2.DownloadBackupRequest, _backup_service_pb2.DownloadBackupResponse]  # type: ignore[assignment]
     """Streams a COMPLETED backup as one .tar.zst (PAX headers; unpack with `tar
@@ -256,7 +266,18 @@ class BackupServiceServicer(metaclass=_abc_1.ABCMeta):
         """Removes an ended backup: it is DELETING when this returns, and NOT_FOUND
         once it is gone. Deleting one that is DELETING changes nothing. Errors:
         NOT_FOUND (BACKUP_NOT_FOUND); FAILED_PRECONDITION (AGENT_BUSY while it is
-        PENDING or RUNNING, BACKUP_IN_USE while it is being read).
+        PENDING or RUNNING, BACKUP_IN_USE while it is being read, BACKUP_PROTECTED
+        until UpdateBackup takes the protection back).
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateBackup(
+        self,
+        request: _backup_service_pb2.UpdateBackupRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_backup_service_pb2.UpdateBackupResponse, _abc.Awaitable[_backup_service_pb2.UpdateBackupResponse]]:
+        """Changes what a caller may change of a backup: protected. Errors: NOT_FOUND
+        (BACKUP_NOT_FOUND); FAILED_PRECONDITION (ALREADY_ENDED when it is DELETING).
         """
 
     @_abc_1.abstractmethod

@@ -108,6 +108,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the docker image that a restore needs is not on the engine."""
     ERROR_REASON_SLOW_READER: _ErrorReason.ValueType  # 42
     """RESOURCE_EXHAUSTED: the caller did not read its stream for too long."""
+    ERROR_REASON_SCHEDULE_NOT_FOUND: _ErrorReason.ValueType  # 50
+    """NOT_FOUND: the agent has no schedule."""
+    ERROR_REASON_BACKUP_PROTECTED: _ErrorReason.ValueType  # 51
+    """FAILED_PRECONDITION: the backup is protected; take that back first."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The stable reasons of google.rpc.ErrorInfo (domain "nora.backup") and of
@@ -200,4 +204,8 @@ ERROR_REASON_IMAGE_MISSING: ErrorReason.ValueType  # 41
 """FAILED_PRECONDITION: the docker image that a restore needs is not on the engine."""
 ERROR_REASON_SLOW_READER: ErrorReason.ValueType  # 42
 """RESOURCE_EXHAUSTED: the caller did not read its stream for too long."""
+ERROR_REASON_SCHEDULE_NOT_FOUND: ErrorReason.ValueType  # 50
+"""NOT_FOUND: the agent has no schedule."""
+ERROR_REASON_BACKUP_PROTECTED: ErrorReason.ValueType  # 51
+"""FAILED_PRECONDITION: the backup is protected; take that back first."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

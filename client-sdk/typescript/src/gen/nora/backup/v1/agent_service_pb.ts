@@ -269,7 +269,8 @@ export const AgentService: GenService<{
    * Forgets an agent. Errors: NOT_FOUND (AGENT_NOT_FOUND);
    * FAILED_PRECONDITION (AGENT_HAS_BACKUPS) while it has backups and
    * delete_backups is not set; FAILED_PRECONDITION (AGENT_BUSY) while one of its
-   * jobs runs.
+   * jobs runs; FAILED_PRECONDITION (BACKUP_PROTECTED) while a backup that it
+   * would delete is protected. Its schedule goes with it.
    *
    * @generated from rpc nora.backup.v1.AgentService.DeregisterAgent
    */

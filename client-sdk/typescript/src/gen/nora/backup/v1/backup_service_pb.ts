@@ -4,8 +4,8 @@
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
-import type { Timestamp } from "@bufbuild/protobuf/wkt";
-import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_field_mask, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { Backup, Backup_State, BackupEntry } from "./backup_pb.js";
 import { file_nora_backup_v1_backup } from "./backup_pb.js";
 import type { Failure, Progress } from "./progress_pb.js";
@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file nora/backup/v1/backup_service.proto.
  */
 export const file_nora_backup_v1_backup_service: GenFile = /*@__PURE__*/
-  fileDesc("CiNub3JhL2JhY2t1cC92MS9iYWNrdXBfc2VydmljZS5wcm90bxIObm9yYS5iYWNrdXAudjEiSQoTQ3JlYXRlQmFja3VwUmVxdWVzdBIQCghhZ2VudF9pZBgBIAEoCRIMCgRuYW1lGAIgASgJEhIKCnJlcXVlc3RfaWQYAyABKAkiPgoUQ3JlYXRlQmFja3VwUmVzcG9uc2USJgoGYmFja3VwGAEgASgLMhYubm9yYS5iYWNrdXAudjEuQmFja3VwIiUKEEdldEJhY2t1cFJlcXVlc3QSEQoJYmFja3VwX2lkGAEgASgJIjsKEUdldEJhY2t1cFJlc3BvbnNlEiYKBmJhY2t1cBgBIAEoCzIWLm5vcmEuYmFja3VwLnYxLkJhY2t1cCJ7ChJMaXN0QmFja3Vwc1JlcXVlc3QSEAoIYWdlbnRfaWQYASABKAkSEQoJcGFnZV9zaXplGAIgASgFEhIKCnBhZ2VfdG9rZW4YAyABKAkSLAoGc3RhdGVzGAQgAygOMhwubm9yYS5iYWNrdXAudjEuQmFja3VwLlN0YXRlIlcKE0xpc3RCYWNrdXBzUmVzcG9uc2USJwoHYmFja3VwcxgBIAMoCzIWLm5vcmEuYmFja3VwLnYxLkJhY2t1cBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiJwoSV2F0Y2hCYWNrdXBSZXF1ZXN0EhEKCWJhY2t1cF9pZBgBIAEoCSI9ChNXYXRjaEJhY2t1cFJlc3BvbnNlEiYKBmJhY2t1cBgBIAEoCzIWLm5vcmEuYmFja3VwLnYxLkJhY2t1cCIoChNDYW5jZWxCYWNrdXBSZXF1ZXN0EhEKCWJhY2t1cF9pZBgBIAEoCSI+ChRDYW5jZWxCYWNrdXBSZXNwb25zZRImCgZiYWNrdXAYASABKAsyFi5ub3JhLmJhY2t1cC52MS5CYWNrdXAiKAoTRGVsZXRlQmFja3VwUmVxdWVzdBIRCgliYWNrdXBfaWQYASABKAkiPgoURGVsZXRlQmFja3VwUmVzcG9uc2USJgoGYmFja3VwGAEgASgLMhYubm9yYS5iYWNrdXAudjEuQmFja3VwIkgKFURvd25sb2FkQmFja3VwUmVxdWVzdBIRCgliYWNrdXBfaWQYASABKAkSDgoGb2Zmc2V0GAIgASgEEgwKBGV0YWcYAyABKAkiZQoWRG93bmxvYWRCYWNrdXBSZXNwb25zZRIOCgZvZmZzZXQYASABKAQSDAoEZGF0YRgCIAEoDBIMCgRldGFnGAMgASgJEhEKCWZpbGVfbmFtZRgEIAEoCRIMCgRsYXN0GAUgASgIInwKGExpc3RCYWNrdXBFbnRyaWVzUmVxdWVzdBIRCgliYWNrdXBfaWQYASABKAkSEwoLcGF0aF9wcmVmaXgYAiABKAwSEQoJcmVjdXJzaXZlGAMgASgIEhEKCXBhZ2Vfc2l6ZRgEIAEoBRISCgpwYWdlX3Rva2VuGAUgASgJImIKGUxpc3RCYWNrdXBFbnRyaWVzUmVzcG9uc2USLAoHZW50cmllcxgBIAMoCzIbLm5vcmEuYmFja3VwLnYxLkJhY2t1cEVudHJ5EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJHChREb3dubG9hZEVudHJ5UmVxdWVzdBIRCgliYWNrdXBfaWQYASABKAkSDAoEcGF0aBgCIAEoDBIOCgZvZmZzZXQYAyABKAQibwoVRG93bmxvYWRFbnRyeVJlc3BvbnNlEg4KBm9mZnNldBgBIAEoBBIMCgRkYXRhGAIgASgMEioKBWVudHJ5GAMgASgLMhsubm9yYS5iYWNrdXAudjEuQmFja3VwRW50cnkSDAoEbGFzdBgEIAEoCCK7AQoTVmVyaWZ5QmFja3VwUmVxdWVzdBIRCgliYWNrdXBfaWQYASABKAkSOAoFZGVwdGgYAiABKA4yKS5ub3JhLmJhY2t1cC52MS5WZXJpZnlCYWNrdXBSZXF1ZXN0LkRlcHRoEhIKCnJlcXVlc3RfaWQYAyABKAkiQwoFRGVwdGgSFQoRREVQVEhfVU5TUEVDSUZJRUQQABITCg9ERVBUSF9TVFJVQ1RVUkUQARIOCgpERVBUSF9GVUxMEAIiLwoUVmVyaWZ5QmFja3VwUmVzcG9uc2USFwoPdmVyaWZpY2F0aW9uX2lkGAEgASgJIkYKGFdhdGNoVmVyaWZpY2F0aW9uUmVxdWVzdBIRCgliYWNrdXBfaWQYASABKAkSFwoPdmVyaWZpY2F0aW9uX2lkGAIgASgJIqIBChlXYXRjaFZlcmlmaWNhdGlvblJlc3BvbnNlEioKCHByb2dyZXNzGAEgASgLMhgubm9yYS5iYWNrdXAudjEuUHJvZ3Jlc3MSKAoHZmFpbHVyZRgCIAEoCzIXLm5vcmEuYmFja3VwLnYxLkZhaWx1cmUSLwoLdmVyaWZ5X3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIioKFkdldFN0b3JhZ2VVc2FnZVJlcXVlc3QSEAoIYWdlbnRfaWQYASABKAkiZAoXR2V0U3RvcmFnZVVzYWdlUmVzcG9uc2USDwoHYmFja3VwcxgBIAEoBBISCgpzaXplX2J5dGVzGAIgASgEEhQKDHN0b3JlZF9ieXRlcxgDIAEoBBIOCgZhZ2VudHMYBCABKAQy/AgKDUJhY2t1cFNlcnZpY2USWQoMQ3JlYXRlQmFja3VwEiMubm9yYS5iYWNrdXAudjEuQ3JlYXRlQmFja3VwUmVxdWVzdBokLm5vcmEuYmFja3VwLnYxLkNyZWF0ZUJhY2t1cFJlc3BvbnNlElAKCUdldEJhY2t1cBIgLm5vcmEuYmFja3VwLnYxLkdldEJhY2t1cFJlcXVlc3QaIS5ub3JhLmJhY2t1cC52MS5HZXRCYWNrdXBSZXNwb25zZRJWCgtMaXN0QmFja3VwcxIiLm5vcmEuYmFja3VwLnYxLkxpc3RCYWNrdXBzUmVxdWVzdBojLm5vcmEuYmFja3VwLnYxLkxpc3RCYWNrdXBzUmVzcG9uc2USWAoLV2F0Y2hCYWNrdXASIi5ub3JhLmJhY2t1cC52MS5XYXRjaEJhY2t1cFJlcXVlc3QaIy5ub3JhLmJhY2t1cC52MS5XYXRjaEJhY2t1cFJlc3BvbnNlMAESWQoMQ2FuY2VsQmFja3VwEiMubm9yYS5iYWNrdXAudjEuQ2FuY2VsQmFja3VwUmVxdWVzdBokLm5vcmEuYmFja3VwLnYxLkNhbmNlbEJhY2t1cFJlc3BvbnNlElkKDERlbGV0ZUJhY2t1cBIjLm5vcmEuYmFja3VwLnYxLkRlbGV0ZUJhY2t1cFJlcXVlc3QaJC5ub3JhLmJhY2t1cC52MS5EZWxldGVCYWNrdXBSZXNwb25zZRJhCg5Eb3dubG9hZEJhY2t1cBIlLm5vcmEuYmFja3VwLnYxLkRvd25sb2FkQmFja3VwUmVxdWVzdBomLm5vcmEuYmFja3VwLnYxLkRvd25sb2FkQmFja3VwUmVzcG9uc2UwARJoChFMaXN0QmFja3VwRW50cmllcxIoLm5vcmEuYmFja3VwLnYxLkxpc3RCYWNrdXBFbnRyaWVzUmVxdWVzdBopLm5vcmEuYmFja3VwLnYxLkxpc3RCYWNrdXBFbnRyaWVzUmVzcG9uc2USXgoNRG93bmxvYWRFbnRyeRIkLm5vcmEuYmFja3VwLnYxLkRvd25sb2FkRW50cnlSZXF1ZXN0GiUubm9yYS5iYWNrdXAudjEuRG93bmxvYWRFbnRyeVJlc3BvbnNlMAESWQoMVmVyaWZ5QmFja3VwEiMubm9yYS5iYWNrdXAudjEuVmVyaWZ5QmFja3VwUmVxdWVzdBokLm5vcmEuYmFja3VwLnYxLlZlcmlmeUJhY2t1cFJlc3BvbnNlEmoKEVdhdGNoVmVyaWZpY2F0aW9uEigubm9yYS5iYWNrdXAudjEuV2F0Y2hWZXJpZmljYXRpb25SZXF1ZXN0Gikubm9yYS5iYWNrdXAudjEuV2F0Y2hWZXJpZmljYXRpb25SZXNwb25zZTABEmIKD0dldFN0b3JhZ2VVc2FnZRImLm5vcmEuYmFja3VwLnYxLkdldFN0b3JhZ2VVc2FnZVJlcXVlc3QaJy5ub3JhLmJhY2t1cC52MS5HZXRTdG9yYWdlVXNhZ2VSZXNwb25zZWIGcHJvdG8z", [file_google_protobuf_timestamp, file_nora_backup_v1_backup, file_nora_backup_v1_progress]);
+  fileDesc("CiNub3JhL2JhY2t1cC92MS9iYWNrdXBfc2VydmljZS5wcm90bxIObm9yYS5iYWNrdXAudjEiSQoTQ3JlYXRlQmFja3VwUmVxdWVzdBIQCghhZ2VudF9pZBgBIAEoCRIMCgRuYW1lGAIgASgJEhIKCnJlcXVlc3RfaWQYAyABKAkiPgoUQ3JlYXRlQmFja3VwUmVzcG9uc2USJgoGYmFja3VwGAEgASgLMhYubm9yYS5iYWNrdXAudjEuQmFja3VwIiUKEEdldEJhY2t1cFJlcXVlc3QSEQoJYmFja3VwX2lkGAEgASgJIjsKEUdldEJhY2t1cFJlc3BvbnNlEiYKBmJhY2t1cBgBIAEoCzIWLm5vcmEuYmFja3VwLnYxLkJhY2t1cCJ7ChJMaXN0QmFja3Vwc1JlcXVlc3QSEAoIYWdlbnRfaWQYASABKAkSEQoJcGFnZV9zaXplGAIgASgFEhIKCnBhZ2VfdG9rZW4YAyABKAkSLAoGc3RhdGVzGAQgAygOMhwubm9yYS5iYWNrdXAudjEuQmFja3VwLlN0YXRlIlcKE0xpc3RCYWNrdXBzUmVzcG9uc2USJwoHYmFja3VwcxgBIAMoCzIWLm5vcmEuYmFja3VwLnYxLkJhY2t1cBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiJwoSV2F0Y2hCYWNrdXBSZXF1ZXN0EhEKCWJhY2t1cF9pZBgBIAEoCSI9ChNXYXRjaEJhY2t1cFJlc3BvbnNlEiYKBmJhY2t1cBgBIAEoCzIWLm5vcmEuYmFja3VwLnYxLkJhY2t1cCIoChNDYW5jZWxCYWNrdXBSZXF1ZXN0EhEKCWJhY2t1cF9pZBgBIAEoCSI+ChRDYW5jZWxCYWNrdXBSZXNwb25zZRImCgZiYWNrdXAYASABKAsyFi5ub3JhLmJhY2t1cC52MS5CYWNrdXAiKAoTRGVsZXRlQmFja3VwUmVxdWVzdBIRCgliYWNrdXBfaWQYASABKAkiPgoURGVsZXRlQmFja3VwUmVzcG9uc2USJgoGYmFja3VwGAEgASgLMhYubm9yYS5iYWNrdXAudjEuQmFja3VwIm4KE1VwZGF0ZUJhY2t1cFJlcXVlc3QSJgoGYmFja3VwGAEgASgLMhYubm9yYS5iYWNrdXAudjEuQmFja3VwEi8KC3VwZGF0ZV9tYXNrGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzayI+ChRVcGRhdGVCYWNrdXBSZXNwb25zZRImCgZiYWNrdXAYASABKAsyFi5ub3JhLmJhY2t1cC52MS5CYWNrdXAiSAoVRG93bmxvYWRCYWNrdXBSZXF1ZXN0EhEKCWJhY2t1cF9pZBgBIAEoCRIOCgZvZmZzZXQYAiABKAQSDAoEZXRhZxgDIAEoCSJlChZEb3dubG9hZEJhY2t1cFJlc3BvbnNlEg4KBm9mZnNldBgBIAEoBBIMCgRkYXRhGAIgASgMEgwKBGV0YWcYAyABKAkSEQoJZmlsZV9uYW1lGAQgASgJEgwKBGxhc3QYBSABKAgifAoYTGlzdEJhY2t1cEVudHJpZXNSZXF1ZXN0EhEKCWJhY2t1cF9pZBgBIAEoCRITCgtwYXRoX3ByZWZpeBgCIAEoDBIRCglyZWN1cnNpdmUYAyABKAgSEQoJcGFnZV9zaXplGAQgASgFEhIKCnBhZ2VfdG9rZW4YBSABKAkiYgoZTGlzdEJhY2t1cEVudHJpZXNSZXNwb25zZRIsCgdlbnRyaWVzGAEgAygLMhsubm9yYS5iYWNrdXAudjEuQmFja3VwRW50cnkSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIkcKFERvd25sb2FkRW50cnlSZXF1ZXN0EhEKCWJhY2t1cF9pZBgBIAEoCRIMCgRwYXRoGAIgASgMEg4KBm9mZnNldBgDIAEoBCJvChVEb3dubG9hZEVudHJ5UmVzcG9uc2USDgoGb2Zmc2V0GAEgASgEEgwKBGRhdGEYAiABKAwSKgoFZW50cnkYAyABKAsyGy5ub3JhLmJhY2t1cC52MS5CYWNrdXBFbnRyeRIMCgRsYXN0GAQgASgIIrsBChNWZXJpZnlCYWNrdXBSZXF1ZXN0EhEKCWJhY2t1cF9pZBgBIAEoCRI4CgVkZXB0aBgCIAEoDjIpLm5vcmEuYmFja3VwLnYxLlZlcmlmeUJhY2t1cFJlcXVlc3QuRGVwdGgSEgoKcmVxdWVzdF9pZBgDIAEoCSJDCgVEZXB0aBIVChFERVBUSF9VTlNQRUNJRklFRBAAEhMKD0RFUFRIX1NUUlVDVFVSRRABEg4KCkRFUFRIX0ZVTEwQAiIvChRWZXJpZnlCYWNrdXBSZXNwb25zZRIXCg92ZXJpZmljYXRpb25faWQYASABKAkiRgoYV2F0Y2hWZXJpZmljYXRpb25SZXF1ZXN0EhEKCWJhY2t1cF9pZBgBIAEoCRIXCg92ZXJpZmljYXRpb25faWQYAiABKAkiogEKGVdhdGNoVmVyaWZpY2F0aW9uUmVzcG9uc2USKgoIcHJvZ3Jlc3MYASABKAsyGC5ub3JhLmJhY2t1cC52MS5Qcm9ncmVzcxIoCgdmYWlsdXJlGAIgASgLMhcubm9yYS5iYWNrdXAudjEuRmFpbHVyZRIvCgt2ZXJpZnlfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiKgoWR2V0U3RvcmFnZVVzYWdlUmVxdWVzdBIQCghhZ2VudF9pZBgBIAEoCSJkChdHZXRTdG9yYWdlVXNhZ2VSZXNwb25zZRIPCgdiYWNrdXBzGAEgASgEEhIKCnNpemVfYnl0ZXMYAiABKAQSFAoMc3RvcmVkX2J5dGVzGAMgASgEEg4KBmFnZW50cxgEIAEoBDLXCQoNQmFja3VwU2VydmljZRJZCgxDcmVhdGVCYWNrdXASIy5ub3JhLmJhY2t1cC52MS5DcmVhdGVCYWNrdXBSZXF1ZXN0GiQubm9yYS5iYWNrdXAudjEuQ3JlYXRlQmFja3VwUmVzcG9uc2USUAoJR2V0QmFja3VwEiAubm9yYS5iYWNrdXAudjEuR2V0QmFja3VwUmVxdWVzdBohLm5vcmEuYmFja3VwLnYxLkdldEJhY2t1cFJlc3BvbnNlElYKC0xpc3RCYWNrdXBzEiIubm9yYS5iYWNrdXAudjEuTGlzdEJhY2t1cHNSZXF1ZXN0GiMubm9yYS5iYWNrdXAudjEuTGlzdEJhY2t1cHNSZXNwb25zZRJYCgtXYXRjaEJhY2t1cBIiLm5vcmEuYmFja3VwLnYxLldhdGNoQmFja3VwUmVxdWVzdBojLm5vcmEuYmFja3VwLnYxLldhdGNoQmFja3VwUmVzcG9uc2UwARJZCgxDYW5jZWxCYWNrdXASIy5ub3JhLmJhY2t1cC52MS5DYW5jZWxCYWNrdXBSZXF1ZXN0GiQubm9yYS5iYWNrdXAudjEuQ2FuY2VsQmFja3VwUmVzcG9uc2USWQoMRGVsZXRlQmFja3VwEiMubm9yYS5iYWNrdXAudjEuRGVsZXRlQmFja3VwUmVxdWVzdBokLm5vcmEuYmFja3VwLnYxLkRlbGV0ZUJhY2t1cFJlc3BvbnNlElkKDFVwZGF0ZUJhY2t1cBIjLm5vcmEuYmFja3VwLnYxLlVwZGF0ZUJhY2t1cFJlcXVlc3QaJC5ub3JhLmJhY2t1cC52MS5VcGRhdGVCYWNrdXBSZXNwb25zZRJhCg5Eb3dubG9hZEJhY2t1cBIlLm5vcmEuYmFja3VwLnYxLkRvd25sb2FkQmFja3VwUmVxdWVzdBomLm5vcmEuYmFja3VwLnYxLkRvd25sb2FkQmFja3VwUmVzcG9uc2UwARJoChFMaXN0QmFja3VwRW50cmllcxIoLm5vcmEuYmFja3VwLnYxLkxpc3RCYWNrdXBFbnRyaWVzUmVxdWVzdBopLm5vcmEuYmFja3VwLnYxLkxpc3RCYWNrdXBFbnRyaWVzUmVzcG9uc2USXgoNRG93bmxvYWRFbnRyeRIkLm5vcmEuYmFja3VwLnYxLkRvd25sb2FkRW50cnlSZXF1ZXN0GiUubm9yYS5iYWNrdXAudjEuRG93bmxvYWRFbnRyeVJlc3BvbnNlMAESWQoMVmVyaWZ5QmFja3VwEiMubm9yYS5iYWNrdXAudjEuVmVyaWZ5QmFja3VwUmVxdWVzdBokLm5vcmEuYmFja3VwLnYxLlZlcmlmeUJhY2t1cFJlc3BvbnNlEmoKEVdhdGNoVmVyaWZpY2F0aW9uEigubm9yYS5iYWNrdXAudjEuV2F0Y2hWZXJpZmljYXRpb25SZXF1ZXN0Gikubm9yYS5iYWNrdXAudjEuV2F0Y2hWZXJpZmljYXRpb25SZXNwb25zZTABEmIKD0dldFN0b3JhZ2VVc2FnZRImLm5vcmEuYmFja3VwLnYxLkdldFN0b3JhZ2VVc2FnZVJlcXVlc3QaJy5ub3JhLmJhY2t1cC52MS5HZXRTdG9yYWdlVXNhZ2VSZXNwb25zZWIGcHJvdG8z", [file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_nora_backup_v1_backup, file_nora_backup_v1_progress]);
 
 /**
  * Request of CreateBackup.
@@ -318,6 +318,55 @@ export const DeleteBackupResponseSchema: GenMessage<DeleteBackupResponse> = /*@_
   messageDesc(file_nora_backup_v1_backup_service, 11);
 
 /**
+ * Request of UpdateBackup.
+ *
+ * @generated from message nora.backup.v1.UpdateBackupRequest
+ */
+export type UpdateBackupRequest = Message<"nora.backup.v1.UpdateBackupRequest"> & {
+  /**
+   * The backup, of which backup_id and the fields of the mask count. Required.
+   *
+   * @generated from field: nora.backup.v1.Backup backup = 1;
+   */
+  backup?: Backup | undefined;
+
+  /**
+   * Which fields change: only protected can. Required.
+   *
+   * @generated from field: google.protobuf.FieldMask update_mask = 2;
+   */
+  updateMask?: FieldMask | undefined;
+};
+
+/**
+ * Describes the message nora.backup.v1.UpdateBackupRequest.
+ * Use `create(UpdateBackupRequestSchema)` to create a new message.
+ */
+export const UpdateBackupRequestSchema: GenMessage<UpdateBackupRequest> = /*@__PURE__*/
+  messageDesc(file_nora_backup_v1_backup_service, 12);
+
+/**
+ * Response of UpdateBackup.
+ *
+ * @generated from message nora.backup.v1.UpdateBackupResponse
+ */
+export type UpdateBackupResponse = Message<"nora.backup.v1.UpdateBackupResponse"> & {
+  /**
+   * The backup as it is now.
+   *
+   * @generated from field: nora.backup.v1.Backup backup = 1;
+   */
+  backup?: Backup | undefined;
+};
+
+/**
+ * Describes the message nora.backup.v1.UpdateBackupResponse.
+ * Use `create(UpdateBackupResponseSchema)` to create a new message.
+ */
+export const UpdateBackupResponseSchema: GenMessage<UpdateBackupResponse> = /*@__PURE__*/
+  messageDesc(file_nora_backup_v1_backup_service, 13);
+
+/**
  * Request of DownloadBackup.
  *
  * @generated from message nora.backup.v1.DownloadBackupRequest
@@ -351,7 +400,7 @@ export type DownloadBackupRequest = Message<"nora.backup.v1.DownloadBackupReques
  * Use `create(DownloadBackupRequestSchema)` to create a new message.
  */
 export const DownloadBackupRequestSchema: GenMessage<DownloadBackupRequest> = /*@__PURE__*/
-  messageDesc(file_nora_backup_v1_backup_service, 12);
+  messageDesc(file_nora_backup_v1_backup_service, 14);
 
 /**
  * Response of DownloadBackup: one chunk.
@@ -401,7 +450,7 @@ export type DownloadBackupResponse = Message<"nora.backup.v1.DownloadBackupRespo
  * Use `create(DownloadBackupResponseSchema)` to create a new message.
  */
 export const DownloadBackupResponseSchema: GenMessage<DownloadBackupResponse> = /*@__PURE__*/
-  messageDesc(file_nora_backup_v1_backup_service, 13);
+  messageDesc(file_nora_backup_v1_backup_service, 15);
 
 /**
  * Request of ListBackupEntries.
@@ -451,7 +500,7 @@ export type ListBackupEntriesRequest = Message<"nora.backup.v1.ListBackupEntries
  * Use `create(ListBackupEntriesRequestSchema)` to create a new message.
  */
 export const ListBackupEntriesRequestSchema: GenMessage<ListBackupEntriesRequest> = /*@__PURE__*/
-  messageDesc(file_nora_backup_v1_backup_service, 14);
+  messageDesc(file_nora_backup_v1_backup_service, 16);
 
 /**
  * Response of ListBackupEntries.
@@ -479,7 +528,7 @@ export type ListBackupEntriesResponse = Message<"nora.backup.v1.ListBackupEntrie
  * Use `create(ListBackupEntriesResponseSchema)` to create a new message.
  */
 export const ListBackupEntriesResponseSchema: GenMessage<ListBackupEntriesResponse> = /*@__PURE__*/
-  messageDesc(file_nora_backup_v1_backup_service, 15);
+  messageDesc(file_nora_backup_v1_backup_service, 17);
 
 /**
  * Request of DownloadEntry.
@@ -514,7 +563,7 @@ export type DownloadEntryRequest = Message<"nora.backup.v1.DownloadEntryRequest"
  * Use `create(DownloadEntryRequestSchema)` to create a new message.
  */
 export const DownloadEntryRequestSchema: GenMessage<DownloadEntryRequest> = /*@__PURE__*/
-  messageDesc(file_nora_backup_v1_backup_service, 16);
+  messageDesc(file_nora_backup_v1_backup_service, 18);
 
 /**
  * Response of DownloadEntry: one chunk.
@@ -556,7 +605,7 @@ export type DownloadEntryResponse = Message<"nora.backup.v1.DownloadEntryRespons
  * Use `create(DownloadEntryResponseSchema)` to create a new message.
  */
 export const DownloadEntryResponseSchema: GenMessage<DownloadEntryResponse> = /*@__PURE__*/
-  messageDesc(file_nora_backup_v1_backup_service, 17);
+  messageDesc(file_nora_backup_v1_backup_service, 19);
 
 /**
  * Request of VerifyBackup.
@@ -591,7 +640,7 @@ export type VerifyBackupRequest = Message<"nora.backup.v1.VerifyBackupRequest"> 
  * Use `create(VerifyBackupRequestSchema)` to create a new message.
  */
 export const VerifyBackupRequestSchema: GenMessage<VerifyBackupRequest> = /*@__PURE__*/
-  messageDesc(file_nora_backup_v1_backup_service, 18);
+  messageDesc(file_nora_backup_v1_backup_service, 20);
 
 /**
  * How much a verification reads.
@@ -625,7 +674,7 @@ export enum VerifyBackupRequest_Depth {
  * Describes the enum nora.backup.v1.VerifyBackupRequest.Depth.
  */
 export const VerifyBackupRequest_DepthSchema: GenEnum<VerifyBackupRequest_Depth> = /*@__PURE__*/
-  enumDesc(file_nora_backup_v1_backup_service, 18, 0);
+  enumDesc(file_nora_backup_v1_backup_service, 20, 0);
 
 /**
  * Response of VerifyBackup.
@@ -646,7 +695,7 @@ export type VerifyBackupResponse = Message<"nora.backup.v1.VerifyBackupResponse"
  * Use `create(VerifyBackupResponseSchema)` to create a new message.
  */
 export const VerifyBackupResponseSchema: GenMessage<VerifyBackupResponse> = /*@__PURE__*/
-  messageDesc(file_nora_backup_v1_backup_service, 19);
+  messageDesc(file_nora_backup_v1_backup_service, 21);
 
 /**
  * Request of WatchVerification.
@@ -674,7 +723,7 @@ export type WatchVerificationRequest = Message<"nora.backup.v1.WatchVerification
  * Use `create(WatchVerificationRequestSchema)` to create a new message.
  */
 export const WatchVerificationRequestSchema: GenMessage<WatchVerificationRequest> = /*@__PURE__*/
-  messageDesc(file_nora_backup_v1_backup_service, 20);
+  messageDesc(file_nora_backup_v1_backup_service, 22);
 
 /**
  * Response of WatchVerification: one event.
@@ -711,7 +760,7 @@ export type WatchVerificationResponse = Message<"nora.backup.v1.WatchVerificatio
  * Use `create(WatchVerificationResponseSchema)` to create a new message.
  */
 export const WatchVerificationResponseSchema: GenMessage<WatchVerificationResponse> = /*@__PURE__*/
-  messageDesc(file_nora_backup_v1_backup_service, 21);
+  messageDesc(file_nora_backup_v1_backup_service, 23);
 
 /**
  * Request of GetStorageUsage.
@@ -732,7 +781,7 @@ export type GetStorageUsageRequest = Message<"nora.backup.v1.GetStorageUsageRequ
  * Use `create(GetStorageUsageRequestSchema)` to create a new message.
  */
 export const GetStorageUsageRequestSchema: GenMessage<GetStorageUsageRequest> = /*@__PURE__*/
-  messageDesc(file_nora_backup_v1_backup_service, 22);
+  messageDesc(file_nora_backup_v1_backup_service, 24);
 
 /**
  * Response of GetStorageUsage.
@@ -774,7 +823,7 @@ export type GetStorageUsageResponse = Message<"nora.backup.v1.GetStorageUsageRes
  * Use `create(GetStorageUsageResponseSchema)` to create a new message.
  */
 export const GetStorageUsageResponseSchema: GenMessage<GetStorageUsageResponse> = /*@__PURE__*/
-  messageDesc(file_nora_backup_v1_backup_service, 23);
+  messageDesc(file_nora_backup_v1_backup_service, 25);
 
 /**
  * Makes, shows, reads back and removes backups. Called by the agent's owner
@@ -853,7 +902,8 @@ export const BackupService: GenService<{
    * Removes an ended backup: it is DELETING when this returns, and NOT_FOUND
    * once it is gone. Deleting one that is DELETING changes nothing. Errors:
    * NOT_FOUND (BACKUP_NOT_FOUND); FAILED_PRECONDITION (AGENT_BUSY while it is
-   * PENDING or RUNNING, BACKUP_IN_USE while it is being read).
+   * PENDING or RUNNING, BACKUP_IN_USE while it is being read, BACKUP_PROTECTED
+   * until UpdateBackup takes the protection back).
    *
    * @generated from rpc nora.backup.v1.BackupService.DeleteBackup
    */
@@ -861,6 +911,17 @@ export const BackupService: GenService<{
     methodKind: "unary";
     input: typeof DeleteBackupRequestSchema;
     output: typeof DeleteBackupResponseSchema;
+  },
+  /**
+   * Changes what a caller may change of a backup: protected. Errors: NOT_FOUND
+   * (BACKUP_NOT_FOUND); FAILED_PRECONDITION (ALREADY_ENDED when it is DELETING).
+   *
+   * @generated from rpc nora.backup.v1.BackupService.UpdateBackup
+   */
+  updateBackup: {
+    methodKind: "unary";
+    input: typeof UpdateBackupRequestSchema;
+    output: typeof UpdateBackupResponseSchema;
   },
   /**
    * Streams a COMPLETED backup as one .tar.zst (PAX headers; unpack with `tar
