@@ -144,7 +144,14 @@ impl<S: Subject> Watcher<S> {
                     next_send = Instant::now() + SPACING;
                     false
                 }
-                event = next_event(&mut self.events) => self.take(event),
+                event = next_event(&mut self.events) => {
+                    let changed = self.take(event);
+                    if changed {
+                        // Another state is told at once; only progress is spaced.
+                        next_send = Instant::now();
+                    }
+                    changed
+                }
                 _ = poll.tick() => true,
             };
             if self.now.ended && sent.as_ref() == Some(&self.now.event) {
