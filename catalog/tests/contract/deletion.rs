@@ -119,6 +119,8 @@ async fn one_compaction_of_an_agent_waits_at_a_time() {
     let first = first.unwrap().expect("queued");
     let second = catalog.enqueue_compact("agent", NOW, NOW).await.unwrap();
     assert_eq!(second, None);
+    // The second is wanted sooner than the first.
+    assert_eq!(fixture.only_due_job(NOW).await, first);
     let fence = fixture.claim(&first, NOW + 9).await.fence();
     // One that runs may have passed what is garbage now: another may wait.
     let third = catalog.enqueue_compact("agent", NOW, NOW).await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use catalog::{NewAgent, Restore, RestoreResult};
+use catalog::{JobState, NewAgent, Restore, RestoreResult};
 use prost::Message as _;
 use proto::backup::v1::Integration;
 use vault::BackupReader;
@@ -65,13 +65,26 @@ async fn make(
     fail::fail_point!("worker-restore-published");
     let result = result(context, restore, restored, integrations);
     let fence = context.fence();
-    context
+    let completed = context
         .persist(|| {
             let catalog = &worker.catalog;
             catalog.complete_restore(&fence, result.clone(), now_ms())
         })
-        .await?;
-    Ok(())
+        .await;
+    match completed {
+        Err(JobError::Lost) if is_completed(context).await => Ok(()),
+        completed => completed.map(drop),
+    }
+}
+
+/// Whether this attempt has completed the job, after all: the answer to the write may have been
+/// lost with the connection, and the same write again is refused.
+async fn is_completed(context: &JobContext) -> bool {
+    let fence = context.fence();
+    let job = context.worker.catalog.get_job(&fence.job_id).await;
+    job.is_ok_and(|job| {
+        job.is_some_and(|job| job.state == JobState::Completed && job.attempt == fence.attempt)
+    })
 }
 
 async fn open(context: &JobContext, restore: &Restore) -> Result<BackupReader, JobError> {
