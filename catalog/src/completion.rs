@@ -178,17 +178,24 @@ impl Catalog {
         tx.commit_with_work().await
     }
 
-    /// The vault is compacted.
+    /// The vault is compacted; the next compaction is queued when there is to be
+    /// one, not to begin before `again_ms`.
     pub async fn complete_compact(
         &self,
         fence: &Fence,
         vault_bytes: u64,
+        again_ms: Option<i64>,
         now_ms: i64,
     ) -> Result<(), CatalogError> {
         let tx = self.begin("complete compact").await?;
         let job = lock_kind(&tx, fence, JobKind::Compact).await?;
         transitions::end_job(&tx, &job, JobState::Completed, None, None, now_ms).await?;
         agents::set_vault_bytes(&tx, &job.agent_id, vault_bytes).await?;
+        if let Some(again_ms) = again_ms {
+            let (agent_id, owner_id) = (&job.agent_id, &job.owner_id);
+            self.insert_compact(&tx, agent_id, owner_id, &job.pool, again_ms, now_ms)
+                .await?;
+        }
         tx.commit_with_work().await
     }
 }

@@ -61,6 +61,7 @@ async fn announce(state: &State) -> Result<u64, ApiError> {
             }
         }
     }
+    fail::fail_point!("announcer-before-mark");
     if !done.is_empty() {
         catalog.announced(&done).await?;
     }

@@ -27,7 +27,7 @@ use crate::{
 
 /// How long after the healing everything must have ended: two leases, the
 /// longest backoffs, and the work itself.
-pub(super) const SETTLE_MAX: Duration = Duration::from_secs(60);
+pub(super) const SETTLE_MAX: Duration = Duration::from_mins(1);
 /// How long removals and the sweep may take.
 const SWEEP_MAX: Duration = Duration::from_secs(100);
 /// Restores and deletions at the same time.
@@ -55,6 +55,13 @@ pub(super) async fn check(
             ledger.unasked_exit(format!("{} stopped with {status}", member.name()));
         }
     }
+    let taken: usize = site
+        .fleet
+        .members
+        .iter()
+        .map(|member| member.log().matches("job taken from a worker").count())
+        .sum();
+    report.count("jobs taken from lost workers", taken as u64);
     let (doubled, exits, internal) = ledger.counts();
     report.wrong("requests that made two backups", doubled);
     report.wrong("processes that ended by themselves", exits);

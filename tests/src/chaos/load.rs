@@ -27,7 +27,7 @@ use super::{
 use crate::api::directory_plan;
 
 /// Clients that restore, and that delete.
-const RESTORERS: u64 = 2;
+const RESTORERS: u64 = 4;
 const DELETERS: u64 = 2;
 /// Backups an agent keeps from the deleters.
 const KEPT: usize = 2;
@@ -180,7 +180,7 @@ impl Client {
 
     /// Restores backups into new folders, and cancels a few restores.
     async fn restore_some(mut self, agents: PathBuf) -> Result<()> {
-        while self.rest(100..1_500).await {
+        while self.rest(50..800).await {
             let completed = self.caller.ledger.kept(backup::State::Completed);
             if completed.is_empty() {
                 continue;

@@ -24,8 +24,11 @@ pub(super) const OWNER: &str = "user-1";
 const SERVERS: usize = 2;
 const WORKERS: usize = 3;
 /// Where processes linger now and then, so that faults meet them there.
-const LINGER: &str = "vault-pack-stored=30%sleep(150);vault-before-manifest=30%sleep(200);\
-    vault-manifest-stored=30%sleep(200);worker-claimed=20%sleep(100);\
+const LINGER: &str = "vault-pack-stored=60%sleep(300);vault-before-manifest=30%sleep(200);\
+    vault-manifest-stored=30%sleep(200);worker-before-ack=20%sleep(100);\
+    worker-claimed=20%sleep(100);worker-backup-completed=20%sleep(100);\
+    worker-restore-before-mark=20%sleep(300);worker-restore-completed=40%sleep(300);\
+    worker-compact-completed=20%sleep(200);announcer-before-mark=20%sleep(100);\
     worker-committed=30%sleep(300);worker-restore-written=40%sleep(300);\
     worker-restore-before-rename=40%sleep(300);worker-restore-published=40%sleep(300);\
     worker-manifests-deleted=30%sleep(200);compact-index-stored=30%sleep(200);\

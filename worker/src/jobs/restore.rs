@@ -71,6 +71,7 @@ async fn make(
             catalog.complete_restore(&fence, result.clone(), now_ms())
         })
         .await;
+    fail::fail_point!("worker-restore-completed");
     match completed {
         Err(JobError::Lost) if is_completed(context).await => Ok(()),
         completed => completed.map(drop),

@@ -255,6 +255,7 @@ impl Place {
             .map_err(|error| TargetError::Unwritable(error.to_string()))?;
         let hidden = self.hidden(self.context.attempt);
         let failed = |error| self.unwritable(error);
+        fail::fail_point!("worker-restore-before-mark");
         let folder = openat(&parent, &hidden, OFlags::PATH | FOLDER, NO_MODE).map_err(failed)?;
         let stat = fstat(&folder).map_err(failed)?;
         self.write_mark(&parent, (stat.st_dev, stat.st_ino))
