@@ -10,7 +10,7 @@ use crate::{
     Restore, RestoreResult, RestoreState, VerifyDepth, agents,
     backups::not_found,
     connection::Tx,
-    entities::{backups, jobs, restores},
+    entities::{backups, jobs, pins, restores},
     error::Doing as _,
     limits, stored, transitions,
 };
@@ -62,7 +62,9 @@ impl Catalog {
         now_ms: i64,
     ) -> Result<Restore, CatalogError> {
         let tx = self.begin("complete restore").await?;
-        let job = lock_kind(&tx, fence, JobKind::Restore).await?;
+        let mut job = lock_kind(&tx, fence, JobKind::Restore).await?;
+        // The target's marks, until the worker has removed them.
+        job.leftover = true;
         let restore_id = job.restore_id.clone().unwrap_or_default();
         let exists = || CatalogError::AgentExists {
             agent_id: result.agent.agent_id.clone(),
@@ -87,6 +89,12 @@ impl Catalog {
         transitions::change_open_restore(&tx, &job, change).await?;
         let (state, last) = (JobState::Completed, result.progress);
         transitions::end_job(&tx, &job, state, None, last, now_ms).await?;
+        // Nothing is read any more, even if the worker does not live to say so.
+        pins::Entity::delete_many()
+            .filter(pins::Column::Holder.eq(&job.job_id))
+            .exec(tx.db())
+            .await
+            .doing(tx.doing())?;
         let row = restores::Entity::find_by_id(restore_id.as_str()).find_also_related(jobs::Entity);
         let row = row.one(tx.db()).await.doing(tx.doing())?;
         let row = row.ok_or(CatalogError::RestoreNotFound { restore_id })?;

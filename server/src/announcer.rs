@@ -61,8 +61,8 @@ async fn announce(state: &State) -> Result<u64, ApiError> {
             }
         }
     }
-    fail::fail_point!("announcer-before-mark");
     if !done.is_empty() {
+        fail::fail_point!("announcer-before-mark");
         catalog.announced(&done).await?;
     }
     let Some(failure) = failure else {

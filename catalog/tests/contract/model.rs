@@ -243,7 +243,9 @@ async fn run(steps: Vec<Step>) {
     }
     // Nothing is forgotten: whatever waits will be dispatched.
     let far = now + 10_000_000;
-    let due = catalog.undispatched_jobs(1_000, far).await.unwrap();
+    let mut due = catalog.undispatched_jobs(1_000, far).await.unwrap();
+    // Compactions come on their own.
+    due.retain(|item| model.jobs.iter().any(|(job_id, _)| *job_id == item.job_id));
     let waiting = model.jobs.iter();
     let waiting = waiting.filter(|(_, known)| known.state == JobState::Queued);
     assert_eq!(due.len(), waiting.count());

@@ -13,7 +13,7 @@ use crate::{
     failure::JobError,
     progress::ended,
     runner::context::JobContext,
-    targets::{self, RestoreContext, Restored, Target},
+    targets::{self, RestoreContext, Restored, Target, TargetError},
 };
 
 pub(super) async fn run(context: &Arc<JobContext>) -> Result<(), JobError> {
@@ -38,7 +38,7 @@ pub(super) async fn run(context: &Arc<JobContext>) -> Result<(), JobError> {
     target.clean().await?;
     let done = make(context, restore, &*target).await;
     let tidied = match &done {
-        Ok(()) => target.settle().await,
+        Ok(()) => settle(context, &*target).await,
         Err(JobError::Lost) => target.abandon().await,
         Err(_) => target.clean().await,
     };
@@ -47,6 +47,16 @@ pub(super) async fn run(context: &Arc<JobContext>) -> Result<(), JobError> {
         tracing::warn!(restore_id, %error, "tidy up after a restore");
     }
     done
+}
+
+/// Removes the target's marks. Of a worker that dies before, another one does it.
+async fn settle(context: &JobContext, target: &dyn Target) -> Result<(), TargetError> {
+    target.settle().await?;
+    let job_id = &context.lease.job.job_id;
+    if let Err(error) = context.worker.catalog.leftover_cleaned(job_id).await {
+        tracing::warn!(job_id, %error, "note that a restore has left nothing");
+    }
+    Ok(())
 }
 
 async fn make(
