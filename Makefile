@@ -17,7 +17,7 @@ DENY_VERSION := 0.20.2
 COUNTS = awk '/^test result:/ { p += $$4; f += $$6; i += $$8; s++ } \
 	END { printf "\n%d suites: %d passed, %d failed, %d ignored\n", s, p, f, i }'
 
-.PHONY: help demo build test test-unit test-e2e lint lint-form lint-rust lint-api lint-bench fmt bench bench-big chaos audit services services-down
+.PHONY: help demo build test test-unit test-e2e lint lint-form lint-rust lint-api lint-bench fmt bench bench-local bench-fleet bench-big chaos audit fleet services services-down
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,13 +59,20 @@ fmt: $(BUF) ## put everything into form
 	cargo fmt --all
 	$(BUF) format -w
 
-bench: ## figures beside restic and tar|zstd|age (MIB=64 RUNS=1: a quick try; ARGS=--disk: not in memory)
+bench: bench-local bench-fleet ## all figures (MIB=64 RUNS=1: a quick try; ARGS=--disk: not in memory)
+
+bench-local: ## one machine, beside restic and tar|zstd|age
 	cargo build --package nora-backup-tests --bin services
 	cargo build --release --package nora-backup
-	$(SERVICES) run -- python3 bench/run.py --target $(TARGET) --mib $(or $(MIB),1024) --runs $(or $(RUNS),3) --big $(or $(BIG),0) $(ARGS)
+	$(SERVICES) run --only docker -- python3 bench/run.py --target $(TARGET) --mib $(or $(MIB),1024) --runs $(or $(RUNS),3) --big $(or $(BIG),0) $(ARGS)
+
+bench-fleet: ## servers and workers: how soon, how many, how it comes back (AWAY_SECONDS=10: a quick try)
+	cargo build --release --workspace --bins
+	$(TARGET)/release/services run --only postgresql,rabbitmq -- $(TARGET)/release/fleet-bench > $(TARGET)/bench-fleet.json
+	python3 bench/rows.py $(TARGET)/bench/latest.json < $(TARGET)/bench-fleet.json
 
 bench-big: ## the same, with memory at 8 GiB
-	$(MAKE) bench BIG=8192
+	$(MAKE) bench-local BIG=8192
 
 chaos: ## faults under load (KILLS=200 SEED=1); docs/testing.md tells how to read it
 	cargo build --workspace --bins
@@ -74,6 +81,10 @@ chaos: ## faults under load (KILLS=200 SEED=1); docs/testing.md tells how to rea
 audit: ## licences and advisories of all dependencies (fetches the advisory database)
 	command -v cargo-deny >/dev/null || cargo install --locked cargo-deny@$(DENY_VERSION)
 	cargo deny check
+
+fleet: ## two servers and three workers with their services, for work by hand
+	cargo build --workspace --bins
+	$(SERVICES) run -- $(TARGET)/debug/fleet
 
 services: build ## start the services for work by hand, and print their addresses
 	$(SERVICES) up

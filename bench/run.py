@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
 """Measures this program beside its peers, on one corpus, in one run, and compares the medians with
 the goals. Works in memory (tmpfs) where there is room, so that the programs are measured and not the
-disk. Prints tables; writes TARGET/bench/latest.json: an array of {measure, value, unit, goal,
-met}, value and met null where something was not measured."""
-import argparse, json, os, shutil, statistics, subprocess, sys
+disk. Prints tables; writes TARGET/bench/latest.json (rows.py)."""
+import argparse, os, shutil, statistics, subprocess, sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 from engine import Container
 from measure import MIB, Failed, tree_bytes, warm
 from programs import Nora, Restic, TarZstdAge, install, tar_zstd_bytes
+from rows import merge, table
 
 CORPUS = Path(__file__).parent / "corpus.py"
 FULL_MIB = 1024
@@ -203,18 +203,12 @@ class Bench:
             if (seconds := self.median(name, step, "seconds")) is not None:
                 print(f"{name:14} {step:12} {seconds:4.2f}")
         rows = self.rows()
-        width = max(len(row["measure"]) for row in rows)
-        print()
-        for row in rows:
-            value = "not measured" if row["value"] is None else f"{row['value']:g} {row['unit']}"
-            met = {None: "-", True: "yes", False: "NO"}[row["met"]]
-            print(f"{row['measure']:{width}}  {value:>14}   goal {row['goal']:10} met {met}")
+        table(rows)
         for name in dict.fromkeys(self.missing):
             print(f"missing: {name}: it is not installed and could not be")
         if self.args.mib < FULL_MIB:
             print(f"a try: the goals are those of a corpus of {FULL_MIB} MiB")
-        (self.place / "latest.json").write_text(json.dumps(rows, indent=1) + "\n")
-        print(f"written: {self.place / 'latest.json'}")
+        merge(self.place / "latest.json", rows)
 
 
 def main() -> None:

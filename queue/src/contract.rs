@@ -21,6 +21,7 @@ pub async fn job_queue(queue: Arc<dyn JobQueue>) {
     queue::brings_each_message_to_one_consumer(&*queue).await;
     queue::keeps_pools_apart(&*queue).await;
     queue::brings_manual_before_scheduled(&*queue).await;
+    queue::brings_only_what_is_wanted(&*queue).await;
     queue::never_starves_scheduled(&*queue).await;
     queue::bounds_unsettled_deliveries(&*queue).await;
     queue::delivers_again_what_was_requeued(&*queue).await;

@@ -15,6 +15,22 @@ pub enum Urgency {
     Scheduled,
 }
 
+/// Which messages a receiver has room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Those whose turn it is.
+    Any,
+    /// Manual ones only: what scheduled ones may take is taken.
+    Manual,
+}
+
+impl Wanted {
+    /// Whether it is wanted.
+    pub fn accepts(self, urgency: Urgency) -> bool {
+        self == Self::Any || urgency == Urgency::Manual
+    }
+}
+
 /// Where word of a job goes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Route {
@@ -57,9 +73,15 @@ pub trait JobQueue: Send + Sync {
 /// Receives a pool's messages.
 #[async_trait]
 pub trait JobConsumer: Send {
-    /// The next message; waits for one, and for room under `prefetch`. May be
-    /// dropped while it waits: nothing is lost. `Closed`: consume again.
-    async fn next(&mut self) -> Result<Delivery, QueueError>;
+    /// The next message that is wanted; waits for one, and for room under
+    /// `prefetch`. May be dropped while it waits: nothing is lost. `Closed`:
+    /// consume again.
+    async fn next_of(&mut self, wanted: Wanted) -> Result<Delivery, QueueError>;
+
+    /// The next message of any urgency.
+    async fn next(&mut self) -> Result<Delivery, QueueError> {
+        self.next_of(Wanted::Any).await
+    }
 }
 
 /// What is to become of a delivered message.
@@ -87,6 +109,8 @@ pub trait Settlement: Send {
 pub struct Delivery {
     /// The job it is about.
     pub job_id: String,
+    /// How soon that job wants to be begun.
+    pub urgency: Urgency,
     /// Whether it may have been delivered before.
     pub redelivered: bool,
     settlement: Option<Box<dyn Settlement>>,
@@ -94,9 +118,15 @@ pub struct Delivery {
 
 impl Delivery {
     /// A delivery, for implementations.
-    pub fn new(job_id: String, redelivered: bool, settlement: Box<dyn Settlement>) -> Self {
+    pub fn new(
+        job_id: String,
+        urgency: Urgency,
+        redelivered: bool,
+        settlement: Box<dyn Settlement>,
+    ) -> Self {
         Self {
             job_id,
+            urgency,
             redelivered,
             settlement: Some(settlement),
         }
@@ -137,6 +167,7 @@ impl fmt::Debug for Delivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Delivery")
             .field("job_id", &self.job_id)
+            .field("urgency", &self.urgency)
             .field("redelivered", &self.redelivered)
             .finish_non_exhaustive()
     }

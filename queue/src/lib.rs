@@ -32,6 +32,8 @@ pub use announce::{Announcement, Announcer, Nobody};
 pub use error::QueueError;
 pub use events::{EventBus, EventStream};
 pub use in_process::{InProcessBus, InProcessQueue};
-pub use jobs::{Delivery, JobConsumer, JobQueue, PoolDepth, Route, Settlement, Urgency, Verdict};
+pub use jobs::{
+    Delivery, JobConsumer, JobQueue, PoolDepth, Route, Settlement, Urgency, Verdict, Wanted,
+};
 pub use rabbitmq::{ConnectError, RabbitMq};
 pub use settings::{AmqpSettings, AmqpUrl};

@@ -276,11 +276,21 @@ impl Site {
 
     /// Asks for a backup.
     pub(crate) async fn create_backup(&self, agent_id: &str) -> catalog::Backup {
+        self.create_backup_by(agent_id, catalog::Trigger::Manual)
+            .await
+    }
+
+    /// Creates a backup as a person or a schedule does.
+    pub(crate) async fn create_backup_by(
+        &self,
+        agent_id: &str,
+        trigger: catalog::Trigger,
+    ) -> catalog::Backup {
         let backup = catalog::NewBackup {
             agent_id: agent_id.to_owned(),
             owner_id: "owner".to_owned(),
             name: "a name".to_owned(),
-            trigger: catalog::Trigger::Manual,
+            trigger,
             request: None,
         };
         self.catalog
@@ -357,7 +367,10 @@ async fn dispatch(catalog: catalog::Catalog, queue: Arc<queue::InProcessQueue>) 
         for item in catalog.undispatched_jobs(100, now_ms).await.unwrap() {
             let route = queue::Route {
                 pool: item.pool.clone(),
-                urgency: queue::Urgency::Manual,
+                urgency: match item.urgency {
+                    catalog::Urgency::Manual => queue::Urgency::Manual,
+                    catalog::Urgency::Scheduled => queue::Urgency::Scheduled,
+                },
             };
             queue.publish(&route, &item.job_id).await.unwrap();
             catalog.mark_dispatched(&item, now_ms).await.unwrap();

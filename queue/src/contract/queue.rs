@@ -3,7 +3,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use super::{never, unique, within};
-use crate::{Delivery, JobConsumer, JobQueue, Route, Urgency};
+use crate::{Delivery, JobConsumer, JobQueue, Route, Urgency, Wanted};
 
 fn route(pool: &str, urgency: Urgency) -> Route {
     Route {
@@ -95,6 +95,34 @@ pub(super) async fn brings_manual_before_scheduled(queue: &dyn JobQueue) {
         assert_eq!(delivery.job_id, expected);
         delivery.ack().await.expect("ack");
     }
+}
+
+pub(super) async fn brings_only_what_is_wanted(queue: &dyn JobQueue) {
+    let pool = unique("pool");
+    let mut consumer = consume(queue, &pool, 1).await;
+    // Also to one that listened to both before.
+    never("a delivery of nothing", consumer.next()).await;
+    publish(queue, &pool, Urgency::Scheduled, "scheduled").await;
+    never("what is not wanted", consumer.next_of(Wanted::Manual)).await;
+    publish(queue, &pool, Urgency::Manual, "manual").await;
+    let delivery = within("a delivery", consumer.next_of(Wanted::Manual)).await;
+    let delivery = delivery.expect("next");
+    assert_eq!(
+        (delivery.job_id.as_str(), delivery.urgency),
+        ("manual", Urgency::Manual)
+    );
+    delivery.ack().await.expect("ack");
+    // Another one can have it, while the first waits for manual ones.
+    let mut other = consume(queue, &pool, 1).await;
+    let delivery = tokio::select! {
+        _ = consumer.next_of(Wanted::Manual) => panic!("what is not wanted"),
+        delivery = next(&mut other) => delivery,
+    };
+    assert_eq!(
+        (delivery.job_id.as_str(), delivery.urgency),
+        ("scheduled", Urgency::Scheduled)
+    );
+    delivery.ack().await.expect("ack");
 }
 
 pub(super) async fn never_starves_scheduled(queue: &dyn JobQueue) {

@@ -8,7 +8,7 @@ use std::{
 use tokio::sync::Notify;
 
 use super::{DEAD_LETTERS_KEPT, DELIVERIES_MAX, MANUAL_STREAK_MAX, POOL_MESSAGES_MAX};
-use crate::{PoolDepth, Urgency};
+use crate::{PoolDepth, Urgency, Wanted};
 
 /// Word of a job.
 #[derive(Clone, Debug)]
@@ -56,11 +56,12 @@ impl Pool {
         true
     }
 
-    /// Takes the message whose turn it is.
-    pub(super) fn take(&self) -> Option<Message> {
+    /// Takes the message whose turn it is, of those that are wanted.
+    pub(super) fn take(&self, wanted: Wanted) -> Option<Message> {
         let mut waiting = self.lock();
-        let scheduled_turn = waiting.manual.is_empty()
-            || (waiting.manual_streak >= MANUAL_STREAK_MAX && !waiting.scheduled.is_empty());
+        let scheduled_turn = wanted.accepts(Urgency::Scheduled)
+            && (waiting.manual.is_empty()
+                || (waiting.manual_streak >= MANUAL_STREAK_MAX && !waiting.scheduled.is_empty()));
         let message = if scheduled_turn {
             waiting.manual_streak = 0;
             waiting.scheduled.pop_front()

@@ -15,7 +15,9 @@ use super::{
     POOL_MESSAGES_MAX,
     pool::{Message, Pool},
 };
-use crate::{Delivery, JobConsumer, JobQueue, PoolDepth, QueueError, Route, Settlement, Verdict};
+use crate::{
+    Delivery, JobConsumer, JobQueue, PoolDepth, QueueError, Route, Settlement, Verdict, Wanted,
+};
 
 /// A job queue inside one process. Clones are the same queue.
 #[derive(Clone, Debug, Default)]
@@ -112,7 +114,7 @@ struct Consumer {
 
 #[async_trait]
 impl JobConsumer for Consumer {
-    async fn next(&mut self) -> Result<Delivery, QueueError> {
+    async fn next_of(&mut self, wanted: Wanted) -> Result<Delivery, QueueError> {
         loop {
             // Listens before it looks, so that no message is missed in between.
             let changed = self.pool.changed.notified();
@@ -126,15 +128,20 @@ impl JobConsumer for Consumer {
                 () = changed.as_mut() => continue,
             };
             let permit = permit.map_err(|_| QueueError::Closed)?;
-            if let Some(message) = self.pool.take() {
-                let job_id = message.job_id.clone();
+            if let Some(message) = self.pool.take(wanted) {
+                let (job_id, urgency) = (message.job_id.clone(), message.urgency);
                 let redelivered = message.deliveries > 1;
                 let settlement = Unsettled {
                     pool: Arc::clone(&self.pool),
                     message,
                     _permit: permit,
                 };
-                return Ok(Delivery::new(job_id, redelivered, Box::new(settlement)));
+                return Ok(Delivery::new(
+                    job_id,
+                    urgency,
+                    redelivered,
+                    Box::new(settlement),
+                ));
             }
             drop(permit);
             changed.await;

@@ -4,7 +4,8 @@
 //! manual one must not wait behind a scheduled one. So nothing is prefetched: a
 //! message is fetched when somebody waits in `next` and has room for it. Only
 //! when both queues are empty does the consumer listen to them, and it stops as
-//! soon as a message came.
+//! soon as a message came. Who has room for manual messages only looks at, and
+//! listens to, that queue alone.
 //!
 //! ```text
 //! next() --wants--> Desk --Look--> Fetcher: get manual, get scheduled, else listen
@@ -21,7 +22,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use futures::StreamExt as _;
+use futures::{StreamExt as _, future::try_join_all};
 use lapin::{
     Acker, Channel, Consumer,
     message::Delivery as Message,
@@ -44,7 +45,7 @@ use super::{
     message,
     topology::PoolNames,
 };
-use crate::{Delivery, JobConsumer, QueueError, Settlement, Urgency, Verdict};
+use crate::{Delivery, JobConsumer, QueueError, Settlement, Urgency, Verdict, Wanted};
 
 /// How long what nobody wants any more is kept, before it is given back.
 const LINGER: Duration = Duration::from_millis(500);
@@ -116,8 +117,8 @@ struct Desk {
 
 #[derive(Default)]
 struct DeskState {
-    /// Somebody waits in `next`, and has room.
-    wanted: bool,
+    /// What somebody waits for in `next_of`, and has room for.
+    wanted: Option<Wanted>,
     item: Option<Item>,
     closed: bool,
 }
@@ -128,9 +129,12 @@ impl Desk {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lacks(&self) -> bool {
+    /// What is wanted and not there.
+    fn lacks(&self) -> Option<Wanted> {
         let state = self.lock();
-        state.wanted && state.item.is_none()
+        let wanted = state.wanted?;
+        let there = state.item.as_ref();
+        (!there.is_some_and(|item| wanted.accepts(item.urgency))).then_some(wanted)
     }
 }
 
@@ -144,7 +148,7 @@ struct RabbitConsumer {
 
 #[async_trait]
 impl JobConsumer for RabbitConsumer {
-    async fn next(&mut self) -> Result<Delivery, QueueError> {
+    async fn next_of(&mut self, wanted: Wanted) -> Result<Delivery, QueueError> {
         // Being lost is told even when there is no room.
         let permit = tokio::select! {
             permit = Arc::clone(&self.room).acquire_owned() => permit,
@@ -161,7 +165,8 @@ impl JobConsumer for RabbitConsumer {
                 if state.closed {
                     return Err(QueueError::Closed);
                 }
-                if let Some(item) = state.item.take() {
+                let accepted = |item: &mut Item| wanted.accepts(item.urgency);
+                if let Some(item) = state.item.take_if(accepted) {
                     drop(state);
                     let settlement = Unsettled {
                         acker: item.acker,
@@ -169,11 +174,15 @@ impl JobConsumer for RabbitConsumer {
                         orders: self.orders.clone(),
                         _permit: permit,
                     };
-                    let (job_id, redelivered) = (item.job_id, item.redelivered);
-                    return Ok(Delivery::new(job_id, redelivered, Box::new(settlement)));
+                    return Ok(Delivery::new(
+                        item.job_id,
+                        item.urgency,
+                        item.redelivered,
+                        Box::new(settlement),
+                    ));
                 }
-                if !state.wanted {
-                    state.wanted = true;
+                if state.wanted != Some(wanted) {
+                    state.wanted = Some(wanted);
                     // Fails only when the fetcher ended, which the desk knows.
                     let _ = self.orders.send(Order::Look);
                 }
@@ -188,7 +197,7 @@ struct Waiting<'a>(&'a RabbitConsumer);
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.desk.lock().wanted = false;
+        self.0.desk.lock().wanted = None;
         let _ = self.0.orders.send(Order::Look);
     }
 }
@@ -247,10 +256,16 @@ struct Fetcher {
     listening: Option<Listening>,
 }
 
-/// Consumers of both queues.
+/// Consumers of the queues whose messages are wanted.
 struct Listening {
     manual: Consumer,
-    scheduled: Consumer,
+    scheduled: Option<Consumer>,
+}
+
+impl Listening {
+    fn hears(&self, wanted: Wanted) -> bool {
+        self.scheduled.is_some() == wanted.accepts(Urgency::Scheduled)
+    }
 }
 
 /// Why a fetcher ends.
@@ -295,7 +310,7 @@ impl Fetcher {
                 Ok(()) => {}
                 Err(end) => return end,
             }
-            let idle = !self.desk.lock().wanted && self.has_something();
+            let idle = self.desk.lock().wanted.is_none() && self.has_something();
             let step = tokio::select! {
                 order = self.orders.recv() => match order {
                     Some(Order::Look) => {
@@ -319,16 +334,37 @@ impl Fetcher {
 
     /// Brings an item to the desk when one is wanted, or listens for one.
     async fn supply(&mut self) -> Result<(), End> {
-        if !self.desk.lacks() || self.listening.is_some() {
+        let Some(wanted) = self.desk.lacks() else {
             return Ok(());
+        };
+        if let Some(listening) = &self.listening {
+            if listening.hears(wanted) {
+                return Ok(());
+            }
+            self.stop_listening().await?;
         }
-        match self.fetch().await? {
+        self.give_back_except(wanted).await?;
+        match self.fetch(wanted).await? {
             Some(item) => {
                 self.hand_out(item);
                 Ok(())
             }
-            None => self.listen().await,
+            None => self.listen(wanted).await,
         }
+    }
+
+    /// Others can have what is not wanted here any more.
+    async fn give_back_except(&mut self, wanted: Wanted) -> Result<(), End> {
+        let unwanted = |item: &mut Item| !wanted.accepts(item.urgency);
+        let lying = self.desk.lock().item.take_if(unwanted);
+        let (kept, held) = std::mem::take(&mut self.held)
+            .into_iter()
+            .partition(|item| wanted.accepts(item.urgency));
+        self.held = kept;
+        for item in lying.into_iter().chain::<VecDeque<_>>(held) {
+            self.give_back(&item.acker).await?;
+        }
+        Ok(())
     }
 
     fn has_something(&self) -> bool {
@@ -345,13 +381,13 @@ impl Fetcher {
     }
 
     /// The message whose turn it is.
-    async fn fetch(&mut self) -> Result<Option<Item>, End> {
+    async fn fetch(&mut self, wanted: Wanted) -> Result<Option<Item>, End> {
         let order = if self.manual_streak >= MANUAL_STREAK_MAX {
             [Urgency::Scheduled, Urgency::Manual]
         } else {
             [Urgency::Manual, Urgency::Scheduled]
         };
-        for urgency in order {
+        for urgency in order.into_iter().filter(|urgency| wanted.accepts(*urgency)) {
             if let Some(place) = self.held.iter().position(|item| item.urgency == urgency) {
                 return Ok(self.held.remove(place));
             }
@@ -381,16 +417,20 @@ impl Fetcher {
         Ok(got.await?.map(|got| got.delivery))
     }
 
-    /// Listens to both queues.
-    async fn listen(&mut self) -> Result<(), End> {
+    /// Listens to the queues of what is wanted.
+    async fn listen(&mut self, wanted: Wanted) -> Result<(), End> {
         let (manual, scheduled) = self
             .link
             .within(DOING, async {
-                futures::try_join!(
-                    self.listen_to(Urgency::Manual),
-                    self.listen_to(Urgency::Scheduled)
-                )
-                .map_err(unavailable(DOING))
+                let scheduled = async {
+                    if wanted.accepts(Urgency::Scheduled) {
+                        self.listen_to(Urgency::Scheduled).await.map(Some)
+                    } else {
+                        Ok(None)
+                    }
+                };
+                futures::try_join!(self.listen_to(Urgency::Manual), scheduled)
+                    .map_err(unavailable(DOING))
             })
             .await?;
         self.listening = Some(Listening { manual, scheduled });
@@ -411,7 +451,8 @@ impl Fetcher {
         let Some(item) = self.read(urgency, message).await? else {
             return Ok(());
         };
-        if self.desk.lacks() {
+        let lacks = self.desk.lacks();
+        if lacks.is_some_and(|wanted| wanted.accepts(item.urgency)) {
             self.hand_out(item);
         } else {
             self.held.push_back(item);
@@ -424,17 +465,21 @@ impl Fetcher {
         let Some(Listening { manual, scheduled }) = self.listening.take() else {
             return Ok(());
         };
+        let scheduled = scheduled.map(|consumer| (Urgency::Scheduled, consumer));
+        let consumers: Vec<_> = [(Urgency::Manual, manual)]
+            .into_iter()
+            .chain(scheduled)
+            .collect();
         self.link
             .within(DOING, async {
-                let cancel = |consumer: &Consumer| {
+                let cancelled = consumers.iter().map(|(_, consumer)| {
                     let options = BasicCancelOptions::default();
                     self.channel.basic_cancel(consumer.tag(), options)
-                };
-                futures::try_join!(cancel(&manual), cancel(&scheduled)).map_err(unavailable(DOING))
+                });
+                try_join_all(cancelled).await.map_err(unavailable(DOING))
             })
             .await?;
-        for (urgency, mut consumer) in [(Urgency::Manual, manual), (Urgency::Scheduled, scheduled)]
-        {
+        for (urgency, mut consumer) in consumers {
             // Ends where it was cancelled.
             while let Some(message) = consumer.next().await {
                 let message = message.map_err(|_| End::Lost)?;
@@ -505,7 +550,12 @@ async fn hear(listening: &mut Option<Listening>) -> Option<(Urgency, Message)> {
     let (urgency, message) = tokio::select! {
         biased;
         message = manual.next() => (Urgency::Manual, message),
-        message = scheduled.next() => (Urgency::Scheduled, message),
+        message = async {
+            match scheduled {
+                Some(scheduled) => scheduled.next().await,
+                None => std::future::pending().await,
+            }
+        } => (Urgency::Scheduled, message),
     };
     Some((urgency, message?.ok()?))
 }

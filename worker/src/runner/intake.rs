@@ -4,9 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use catalog::ClaimOutcome;
 use futures::future::{BoxFuture, FutureExt as _, select_all};
-use queue::{Delivery, JobConsumer, QueueError};
+use queue::{Delivery, JobConsumer, QueueError, Urgency, Wanted};
 use tokio::{
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep},
 };
 use tokio_util::task::TaskTracker;
@@ -17,10 +17,13 @@ use crate::clock::now_ms;
 /// First and longest wait before a queue or a catalog that can't be reached is tried again.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
+/// Of so many slots one is kept for manual jobs; of a single one, none.
+const KEPT_ONE_IN: usize = 4;
+
 /// Takes and runs jobs until the worker shall stop; returns when the last one has ended or was
 /// handed back.
 pub(crate) async fn take_jobs(worker: Arc<Shared>) {
-    let slots = Arc::new(Semaphore::new(usize::from(worker.settings.concurrency)));
+    let slots = Slots::new(worker.settings.concurrency);
     let tasks = TaskTracker::new();
     let mut feeds: Vec<Feed> = worker
         .settings
@@ -33,8 +36,9 @@ pub(crate) async fn take_jobs(worker: Arc<Shared>) {
         // First a free slot, then a message: who is busy leaves it to others.
         let taken = shutdown
             .run_until_cancelled(async {
-                let slot = slots.clone().acquire_owned().await.ok()?;
-                Some((slot, next(&mut feeds).await))
+                let slot = slots.any.clone().acquire_owned().await.ok()?;
+                let (delivery, share) = slots.next(&mut feeds).await?;
+                Some(((slot, share), delivery))
             })
             .await;
         let Some(Some((slot, delivery))) = taken else {
@@ -52,12 +56,52 @@ pub(crate) async fn take_jobs(worker: Arc<Shared>) {
     tasks.wait().await;
 }
 
+/// Room for jobs.
+struct Slots {
+    /// One for each job at the same time.
+    any: Arc<Semaphore>,
+    /// How many of these scheduled ones may take: the others are kept for whoever waits.
+    scheduled: Arc<Semaphore>,
+}
+
+impl Slots {
+    fn new(concurrency: u16) -> Self {
+        let all = usize::from(concurrency);
+        let kept = if all > 1 {
+            all.div_ceil(KEPT_ONE_IN)
+        } else {
+            0
+        };
+        Self {
+            any: Arc::new(Semaphore::new(all)),
+            scheduled: Arc::new(Semaphore::new(all - kept)),
+        }
+    }
+
+    /// The next message for which there is room, and the room that it takes from
+    /// scheduled ones.
+    async fn next(&self, feeds: &mut [Feed]) -> Option<(Delivery, Option<OwnedSemaphorePermit>)> {
+        let share = if let Ok(share) = self.scheduled.clone().try_acquire_owned() {
+            share
+        } else {
+            tokio::select! {
+                delivery = next(feeds, Wanted::Manual) => return Some((delivery, None)),
+                share = self.scheduled.clone().acquire_owned() => share.ok()?,
+            }
+        };
+        let delivery = next(feeds, Wanted::Any).await;
+        let share = (delivery.urgency == Urgency::Scheduled).then_some(share);
+        Some((delivery, share))
+    }
+}
+
 /// The next message of any pool.
-async fn next(feeds: &mut [Feed]) -> Delivery {
+async fn next(feeds: &mut [Feed], wanted: Wanted) -> Delivery {
     if feeds.is_empty() {
         return std::future::pending().await;
     }
-    let (delivery, ..) = select_all(feeds.iter_mut().map(|feed| feed.next().boxed())).await;
+    let waiting = feeds.iter_mut().map(|feed| feed.next(wanted).boxed());
+    let (delivery, ..) = select_all(waiting).await;
     delivery
 }
 
@@ -85,7 +129,7 @@ impl Feed {
     }
 
     /// May be dropped while it waits: what was begun goes on with the next call.
-    async fn next(&mut self) -> Delivery {
+    async fn next(&mut self, wanted: Wanted) -> Delivery {
         loop {
             let error = match &mut self.state {
                 FeedState::Connecting(connecting) => match connecting.await {
@@ -95,7 +139,7 @@ impl Feed {
                     }
                     Err(error) => error,
                 },
-                FeedState::Connected(consumer) => match consumer.next().await {
+                FeedState::Connected(consumer) => match consumer.next_of(wanted).await {
                     Ok(delivery) => {
                         self.wait = AGAIN.0;
                         return delivery;

@@ -292,6 +292,47 @@ async fn no_more_jobs_run_than_there_are_slots() {
 }
 
 #[tokio::test]
+async fn a_manual_job_never_waits_behind_scheduled_ones() {
+    let mut site = Site::new().await;
+    site.settings.concurrency = 2;
+    let begun = Arc::new(Mutex::new(Vec::new()));
+    let (seen, freed) = (begun.clone(), Arc::new(tokio::sync::Semaphore::new(0)));
+    let free = freed.clone();
+    let _running = site.start_with(Arc::new(move |context: Arc<JobContext>| {
+        let (seen, free) = (seen.clone(), free.clone());
+        async move {
+            seen.lock().unwrap().push(context.lease.job.job_id.clone());
+            if context.lease.job.urgency == catalog::Urgency::Scheduled {
+                free.acquire().await.unwrap().forget();
+            }
+            complete(&context).await
+        }
+        .boxed()
+    }));
+    let mut scheduled = Vec::new();
+    for number in 0..3 {
+        let agent_id = format!("scheduled{number}");
+        site.register(&agent_id).await;
+        let trigger = catalog::Trigger::Schedule;
+        scheduled.push(site.create_backup_by(&agent_id, trigger).await.job_id);
+    }
+    site.register("manual").await;
+    // Two in turn: the second finds the worker as the first left it.
+    for _ in 0..2 {
+        let manual = site.create_backup("manual").await.job_id;
+        let ended = site.job_ended(&manual).await;
+        assert_eq!(ended.state, JobState::Completed);
+    }
+    // The first scheduled one has begun, or is about to; no second one beside it.
+    let running = begun.lock().unwrap().clone();
+    assert!(running.iter().filter(|id| scheduled.contains(id)).count() <= 1);
+    freed.add_permits(scheduled.len());
+    for job_id in &scheduled {
+        assert_eq!(site.job_ended(job_id).await.state, JobState::Completed);
+    }
+}
+
+#[tokio::test]
 async fn a_long_job_keeps_its_lease_and_its_progress_shows() {
     let mut site = Site::new().await;
     site.settings.lease = Duration::from_millis(600);
