@@ -17,7 +17,7 @@ DENY_VERSION := 0.20.2
 COUNTS = awk '/^test result:/ { p += $$4; f += $$6; i += $$8; s++ } \
 	END { printf "\n%d suites: %d passed, %d failed, %d ignored\n", s, p, f, i }'
 
-.PHONY: help demo build test test-unit test-e2e lint lint-form lint-rust lint-api lint-bench lint-sdk sdk fmt bench bench-local bench-fleet bench-big audit fleet services services-down
+.PHONY: help demo build test test-unit test-e2e lint lint-form lint-rust lint-api lint-bench lint-sdk sdk fmt bench bench-local bench-fleet bench-big chaos audit fleet services services-down
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -79,6 +79,10 @@ bench-fleet: ## servers and workers: how soon, how many, how it comes back (AWAY
 
 bench-big: ## the same, with memory at 8 GiB
 	$(MAKE) bench-local BIG=8192
+
+chaos: ## faults under load (KILLS=200 SEED=1); docs/testing.md tells how to read it
+	cargo build --workspace --bins
+	$(TARGET)/debug/chaos --kills $(or $(KILLS),50) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 audit: ## licences and advisories of all dependencies (fetches the advisory database)
 	command -v cargo-deny >/dev/null || cargo install --locked cargo-deny@$(DENY_VERSION)

@@ -154,6 +154,12 @@ impl Catalog {
             });
         };
         crate::jobs::cancel(&tx, &job, now_ms).await?;
+        if job.state == crate::JobState::Queued && job.attempt > 0 {
+            // No worker comes any more that would ask for what attempts stored to be removed.
+            let (agent_id, owner_id) = (&job.agent_id, &job.owner_id);
+            self.insert_compact(&tx, agent_id, owner_id, &job.pool, now_ms, now_ms)
+                .await?;
+        }
         let backup = backups::Entity::find_by_id(backup_id).find_also_related(jobs::Entity);
         let backup = backup.one(tx.db()).await.doing(tx.doing())?;
         tx.commit_with_work().await?;

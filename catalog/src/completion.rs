@@ -10,7 +10,7 @@ use crate::{
     Restore, RestoreResult, RestoreState, VerifyDepth, agents,
     backups::not_found,
     connection::Tx,
-    entities::{backups, jobs, restores},
+    entities::{backups, jobs, pins, restores},
     error::Doing as _,
     limits, stored, transitions,
 };
@@ -63,7 +63,9 @@ impl Catalog {
         now_ms: i64,
     ) -> Result<Restore, CatalogError> {
         let tx = self.begin("complete restore").await?;
-        let job = lock_kind(&tx, fence, JobKind::Restore).await?;
+        let mut job = lock_kind(&tx, fence, JobKind::Restore).await?;
+        // The target's marks, until the worker has removed them.
+        job.leftover = true;
         let restore_id = job.restore_id.clone().unwrap_or_default();
         let exists = || CatalogError::AgentExists {
             agent_id: result.agent.agent_id.clone(),
@@ -88,6 +90,12 @@ impl Catalog {
         transitions::change_open_restore(&tx, &job, change).await?;
         let (state, last) = (JobState::Completed, result.progress);
         transitions::end_job(&tx, &job, state, None, last, now_ms).await?;
+        // Nothing is read any more, even if the worker does not live to say so.
+        pins::Entity::delete_many()
+            .filter(pins::Column::Holder.eq(&job.job_id))
+            .exec(tx.db())
+            .await
+            .doing(tx.doing())?;
         let row = restores::Entity::find_by_id(restore_id.as_str()).find_also_related(jobs::Entity);
         let row = row.one(tx.db()).await.doing(tx.doing())?;
         let row = row.ok_or(CatalogError::RestoreNotFound { restore_id })?;
@@ -179,17 +187,24 @@ impl Catalog {
         tx.commit_with_work().await
     }
 
-    /// The vault is compacted.
+    /// The vault is compacted; the next compaction is queued when there is to be
+    /// one, not to begin before `again_ms`.
     pub async fn complete_compact(
         &self,
         fence: &Fence,
         vault_bytes: u64,
+        again_ms: Option<i64>,
         now_ms: i64,
     ) -> Result<(), CatalogError> {
         let tx = self.begin("complete compact").await?;
         let job = lock_kind(&tx, fence, JobKind::Compact).await?;
         transitions::end_job(&tx, &job, JobState::Completed, None, None, now_ms).await?;
         agents::set_vault_bytes(&tx, &job.agent_id, vault_bytes).await?;
+        if let Some(again_ms) = again_ms {
+            let (agent_id, owner_id) = (&job.agent_id, &job.owner_id);
+            self.insert_compact(&tx, agent_id, owner_id, &job.pool, again_ms, now_ms)
+                .await?;
+        }
         tx.commit_with_work().await
     }
 }

@@ -72,7 +72,8 @@ impl Catalog {
 
     /// Queues a compact job of the agent's vault, not to begin before
     /// `not_before_ms`; at most one is queued for an agent. Returns its id, or
-    /// None when one is queued already or the agent is not known.
+    /// None when one is queued already (then it is not to wait for longer than
+    /// this) or the agent is not known.
     pub async fn enqueue_compact(
         &self,
         agent_id: &str,
@@ -93,13 +94,13 @@ impl Catalog {
                 now_ms,
             )
             .await?;
-        if job_id.is_some() {
-            tx.commit_with_work().await?;
-        }
+        tx.commit_with_work().await?;
         Ok(job_id)
     }
 
     /// Queues a compaction, unless one is queued; also of an agent that is gone.
+    /// One that is queued for later is brought forward: it may wait for minutes
+    /// until readers have gone, and they may have gone since.
     pub(crate) async fn insert_compact(
         &self,
         tx: &Tx,
@@ -113,10 +114,18 @@ impl Catalog {
             .filter(jobs::Column::AgentId.eq(agent_id))
             .filter(jobs::Column::State.eq(JobState::Queued))
             .filter(jobs::Column::Kind.eq(JobKind::Compact))
-            .count(tx.db())
+            .lock_exclusive()
+            .one(tx.db())
             .await
             .doing(tx.doing())?;
-        if queued > 0 {
+        if let Some(queued) = queued {
+            if queued.due_time_ms > not_before_ms && queued.dispatch_time_ms.is_none() {
+                let change = jobs::ActiveModel {
+                    due_time_ms: Set(not_before_ms),
+                    ..Default::default()
+                };
+                transitions::change_job(tx, &queued, change).await?;
+            }
             return Ok(None);
         }
         let job = NewJob {

@@ -18,7 +18,8 @@ use crate::{
 impl Catalog {
     /// Takes RUNNING jobs whose lease ran out from their workers: back to the
     /// queue with backoff, FAILED (`WORKER_LOST`) when no try is left, CANCELED
-    /// when that had been asked for. At most `limit` of them.
+    /// when that had been asked for. What a backup that ends so had stored is
+    /// removed by a compaction. At most `limit` of them.
     pub async fn reap_expired(&self, limit: u64, now_ms: i64) -> Result<Vec<Reaped>, CatalogError> {
         let expired: Vec<String> = jobs::Entity::find()
             .select_only()
@@ -75,6 +76,12 @@ impl Catalog {
                 ReapOutcome::Failed
             }
         };
+        if job.kind == JobKind::Backup && !matches!(outcome, ReapOutcome::Requeued { .. }) {
+            // Nobody else will ask for what its attempts stored to be removed.
+            let (agent_id, owner_id) = (&job.agent_id, &job.owner_id);
+            self.insert_compact(&tx, agent_id, owner_id, &job.pool, now_ms, now_ms)
+                .await?;
+        }
         let after = jobs::Entity::find_by_id(job_id).one(tx.db()).await;
         let after = after.doing(tx.doing())?.map(stored::job).transpose()?;
         tx.commit_with_work().await?;

@@ -62,6 +62,7 @@ async fn announce(state: &State) -> Result<u64, ApiError> {
         }
     }
     if !done.is_empty() {
+        fail::fail_point!("announcer-before-mark");
         catalog.announced(&done).await?;
     }
     let Some(failure) = failure else {

@@ -6,7 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use catalog::{Job, JobKind, ReapOutcome};
+use catalog::{Job, ReapOutcome};
 use proto::queue::v1::JobEvent;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -88,13 +88,6 @@ async fn reap(state: &State) -> Result<bool, ApiError> {
             "job taken from a worker that is gone"
         );
         metrics::counter!("nora_backup_jobs_reaped_total", "outcome" => outcome).increment(1);
-        if job.kind == JobKind::Backup && outcome != "requeued" {
-            // Nobody else will ask for what its attempts stored to be removed.
-            let (catalog, agent_id) = (&state.catalog, &job.agent_id);
-            catalog
-                .enqueue_compact(agent_id, now_ms(), now_ms())
-                .await?;
-        }
         tell(state, job).await;
     }
     Ok(full)

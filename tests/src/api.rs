@@ -80,6 +80,20 @@ impl Api {
             .connect()
             .await
             .with_context(|| format!("connect to {url}"))?;
+        Self::over(channel, user, role)
+    }
+
+    /// The same without connecting yet, and with another time limit for a call.
+    /// It connects again whenever the connection is gone.
+    pub fn lazy(url: &str, user: &str, role: &str, call_timeout: Duration) -> Result<Self> {
+        let channel = Endpoint::from_shared(url.to_owned())?
+            .connect_timeout(call_timeout)
+            .timeout(call_timeout)
+            .connect_lazy();
+        Self::over(channel, user, role)
+    }
+
+    fn over(channel: Channel, user: &str, role: &str) -> Result<Self> {
         let bearer = Bearer(format!("Bearer {}", token(user, role)).parse()?);
         Ok(Self {
             agents: AgentServiceClient::with_interceptor(channel.clone(), bearer.clone()),

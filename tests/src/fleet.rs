@@ -77,6 +77,22 @@ pub struct Fleet {
 impl Fleet {
     /// Prepares one with a database of its own, without starting anything.
     pub async fn prepare(name: &str, servers: usize, workers: usize) -> Result<Self> {
+        let addresses = ["NORA_TEST_POSTGRES_URL", "NORA_TEST_AMQP_URL"]
+            .map(|variable| (variable.to_owned(), address(variable)));
+        Self::prepare_on(&addresses.into(), name, servers, workers).await
+    }
+
+    /// The same on services of these addresses, as `Services::env` tells them.
+    pub async fn prepare_on(
+        addresses: &BTreeMap<String, String>,
+        name: &str,
+        servers: usize,
+        workers: usize,
+    ) -> Result<Self> {
+        let address = |variable: &str| {
+            let found = addresses.get(variable).cloned();
+            found.with_context(|| format!("{variable} is not known: does the service run?"))
+        };
         let scratch = place::scratch(name);
         let unique = uuid::Uuid::new_v4().simple().to_string();
         let pool = format!("pool-{}", &unique[..12]);
@@ -85,11 +101,15 @@ impl Fleet {
         for folder in [&destination, &agents] {
             fs::create_dir_all(folder)?;
         }
-        let database = fresh_database(&format!("nora_{unique}")).await?;
+        let database = fresh_database(
+            &address("NORA_TEST_POSTGRES_URL")?,
+            &format!("nora_{unique}"),
+        )
+        .await?;
         let env = [
             ("JWT_SECRET", JWT_SECRET.to_owned()),
             ("NORA_BACKUP_DATABASE_URL", database),
-            ("NORA_BACKUP_AMQP_URL", address("NORA_TEST_AMQP_URL")),
+            ("NORA_BACKUP_AMQP_URL", address("NORA_TEST_AMQP_URL")?),
             ("NORA_BACKUP_ENCRYPTION_KEY", KEY.to_owned()),
             ("NORA_BACKUP_DIR", destination.display().to_string()),
             ("NORA_BACKUP_SOURCE_ROOTS", agents.display().to_string()),
@@ -158,11 +178,17 @@ impl Fleet {
         &self.env
     }
 
-    /// Starts all that do not run, at once, and waits until they are ready.
-    pub async fn launch(&mut self) -> Result<()> {
+    /// Starts all that do not run, without waiting.
+    pub fn launch_missing(&mut self) -> Result<()> {
         for number in 0..self.members.len() {
             self.spawn(number)?;
         }
+        Ok(())
+    }
+
+    /// Starts all that do not run, at once, and waits until they are ready.
+    pub async fn launch(&mut self) -> Result<()> {
+        self.launch_missing()?;
         for number in 0..self.members.len() {
             self.members[number].wait_until_ready().await?;
         }
@@ -221,6 +247,11 @@ impl Fleet {
         self.scratch.path().join("agents").join(name)
     }
 
+    /// The folder in which agents live.
+    pub fn agents(&self) -> PathBuf {
+        self.scratch.path().join("agents")
+    }
+
     /// Where the vaults lie.
     pub fn destination(&self) -> PathBuf {
         self.scratch.path().join("destination")
@@ -258,6 +289,11 @@ impl Member {
     /// Its process, while it runs.
     pub fn pid(&self) -> Option<u32> {
         self.running.as_ref().map(Child::id)
+    }
+
+    /// What it is called in logs.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Sets a variable of this one, from its next start on.
@@ -411,9 +447,8 @@ fn free_port() -> Result<u16> {
 }
 
 /// Makes a database; returns its URL.
-async fn fresh_database(name: &str) -> Result<String> {
-    let url = address("NORA_TEST_POSTGRES_URL");
-    let admin = Database::connect(&url)
+async fn fresh_database(url: &str, name: &str) -> Result<String> {
+    let admin = Database::connect(url)
         .await
         .context("connect to PostgreSQL")?;
     admin

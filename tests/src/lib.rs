@@ -10,12 +10,14 @@
 //! - [`tree`]: describes a folder so exactly that two can be compared
 //! - [`fixture`]: makes folders with every kind of entry
 //! - [`vaults`]: looks at what lies in a destination, from the outside
+//! - [`chaos`]: kills, stops and cuts off parts of a fleet under load, and checks
 //! - [`mount`]: small file systems that fill up
 //!
 //! It must not know how the program works inside: everything goes through the
 //! binary, the API and the files that it leaves.
 
 pub mod api;
+pub mod chaos;
 pub mod cli;
 pub mod fixture;
 pub mod fleet;

@@ -144,7 +144,7 @@ async fn a_job_of_another_kind_is_not_completed() {
     let fixture = Fixture::with_agent().await;
     let backup = fixture.backup("agent").await;
     let fence = fixture.claim(&backup.job_id, NOW).await.fence();
-    let refused = fixture.catalog.complete_compact(&fence, 0, NOW).await;
+    let refused = fixture.catalog.complete_compact(&fence, 0, None, NOW).await;
     assert!(matches!(refused, Err(CatalogError::Fenced { .. })));
     let job = fixture.catalog.get_job(&backup.job_id).await.unwrap();
     assert_eq!(job.unwrap().state, JobState::Running);

@@ -119,11 +119,16 @@ async fn one_compaction_of_an_agent_waits_at_a_time() {
     let first = first.unwrap().expect("queued");
     let second = catalog.enqueue_compact("agent", NOW, NOW).await.unwrap();
     assert_eq!(second, None);
+    // The second is wanted sooner than the first.
+    assert_eq!(fixture.only_due_job(NOW).await, first);
     let fence = fixture.claim(&first, NOW + 9).await.fence();
     // One that runs may have passed what is garbage now: another may wait.
     let third = catalog.enqueue_compact("agent", NOW, NOW).await.unwrap();
     assert!(third.is_some());
-    catalog.complete_compact(&fence, 5, NOW + 9).await.unwrap();
+    catalog
+        .complete_compact(&fence, 5, None, NOW + 9)
+        .await
+        .unwrap();
     let agent = catalog.get_agent("agent").await.unwrap().unwrap();
     assert_eq!(agent.vault_bytes, 5);
     let unknown = catalog.enqueue_compact("absent", NOW, NOW).await.unwrap();

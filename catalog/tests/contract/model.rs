@@ -246,7 +246,10 @@ async fn run(steps: Vec<Step>) {
     let due = catalog.undispatched_jobs(1_000, far).await.unwrap();
     let waiting = model.jobs.iter();
     let waiting = waiting.filter(|(_, known)| known.state == JobState::Queued);
-    assert_eq!(due.len(), waiting.count());
+    // What ended badly may have asked for a compaction besides.
+    let is_known = |job_id: &str| model.jobs.iter().any(|(known, _)| known == job_id);
+    let due = due.iter().filter(|item| is_known(&item.job_id));
+    assert_eq!(due.count(), waiting.count());
 }
 
 /// The catalog and the model agree, and so do jobs and backups.

@@ -84,6 +84,7 @@ pub(super) async fn run(context: &Arc<JobContext>) -> Result<(), JobError> {
             catalog.complete_backup(&fence, result.clone(), now_ms())
         })
         .await?;
+    fail::fail_point!("worker-backup-completed");
     if sequence.is_multiple_of(COMPACT_EVERY) || is_garbage_likely(context).await {
         enqueue_compact(context, now_ms()).await;
     }

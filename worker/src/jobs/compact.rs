@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use vault::CompactSpec;
 
-use super::{enqueue_compact, garbage, open_vault};
+use super::{garbage, open_vault};
 use crate::{clock::now_ms, failure::JobError, runner::context::JobContext};
 
 /// When a compaction that could not remove packs, because someone reads, is tried again.
@@ -58,10 +58,8 @@ pub(super) async fn run(context: &Arc<JobContext>) -> Result<(), JobError> {
             .map(|next_ms| next_ms.max(not_before_ms));
     }
     context
-        .persist(|| catalog.complete_compact(&fence, vault_bytes, now_ms()))
+        .persist(|| catalog.complete_compact(&fence, vault_bytes, again_ms, now_ms()))
         .await?;
-    if let Some(again_ms) = again_ms {
-        enqueue_compact(context, again_ms).await;
-    }
+    fail::fail_point!("worker-compact-completed");
     Ok(())
 }

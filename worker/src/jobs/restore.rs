@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use catalog::{NewAgent, Restore, RestoreResult};
+use catalog::{JobState, NewAgent, Restore, RestoreResult};
 use prost::Message as _;
 use proto::backup::v1::Integration;
 use vault::BackupReader;
@@ -13,7 +13,7 @@ use crate::{
     failure::JobError,
     progress::ended,
     runner::context::JobContext,
-    targets::{self, RestoreContext, Restored, Target},
+    targets::{self, RestoreContext, Restored, Target, TargetError},
 };
 
 pub(super) async fn run(context: &Arc<JobContext>) -> Result<(), JobError> {
@@ -38,7 +38,7 @@ pub(super) async fn run(context: &Arc<JobContext>) -> Result<(), JobError> {
     target.clean().await?;
     let done = make(context, restore, &*target).await;
     let tidied = match &done {
-        Ok(()) => target.settle().await,
+        Ok(()) => settle(context, &*target).await,
         Err(JobError::Lost) => target.abandon().await,
         Err(_) => target.clean().await,
     };
@@ -47,6 +47,16 @@ pub(super) async fn run(context: &Arc<JobContext>) -> Result<(), JobError> {
         tracing::warn!(restore_id, %error, "tidy up after a restore");
     }
     done
+}
+
+/// Removes the target's marks. Of a worker that dies before, another one does it.
+async fn settle(context: &JobContext, target: &dyn Target) -> Result<(), TargetError> {
+    target.settle().await?;
+    let job_id = &context.lease.job.job_id;
+    if let Err(error) = context.worker.catalog.leftover_cleaned(job_id).await {
+        tracing::warn!(job_id, %error, "note that a restore has left nothing");
+    }
+    Ok(())
 }
 
 async fn make(
@@ -65,13 +75,27 @@ async fn make(
     fail::fail_point!("worker-restore-published");
     let result = result(context, restore, restored, integrations);
     let fence = context.fence();
-    context
+    let completed = context
         .persist(|| {
             let catalog = &worker.catalog;
             catalog.complete_restore(&fence, result.clone(), now_ms())
         })
-        .await?;
-    Ok(())
+        .await;
+    fail::fail_point!("worker-restore-completed");
+    match completed {
+        Err(JobError::Lost) if is_completed(context).await => Ok(()),
+        completed => completed.map(drop),
+    }
+}
+
+/// Whether this attempt has completed the job, after all: the answer to the write may have been
+/// lost with the connection, and the same write again is refused.
+async fn is_completed(context: &JobContext) -> bool {
+    let fence = context.fence();
+    let job = context.worker.catalog.get_job(&fence.job_id).await;
+    job.is_ok_and(|job| {
+        job.is_some_and(|job| job.state == JobState::Completed && job.attempt == fence.attempt)
+    })
 }
 
 async fn open(context: &JobContext, restore: &Restore) -> Result<BackupReader, JobError> {

@@ -201,6 +201,7 @@ async fn handle(worker: Arc<Shared>, delivery: Delivery) {
             }
         }
     };
+    fail::fail_point!("worker-before-ack");
     // The catalog knows now whose the job is, or that it will be dispatched again.
     settled(&job_id, delivery.ack().await);
     if let ClaimOutcome::Claimed(lease) = outcome {

@@ -1,5 +1,5 @@
-//! Clears up after jobs that have ended while their workers were dead: half-made restores, paused
-//! containers. Jobs that are tried again clear up by themselves.
+//! Clears up after jobs that have ended while their workers were dead: half-made restores, marks of
+//! completed ones, paused containers. Jobs that are tried again clear up by themselves.
 
 use std::{sync::Arc, time::Duration};
 
@@ -59,7 +59,8 @@ async fn clear(worker: &Shared, job: &Job) -> anyhow::Result<()> {
     let Some(restore) = worker.catalog.get_restore(restore_id).await? else {
         return Ok(());
     };
-    if matches!(restore.state, RestoreState::Failed | RestoreState::Canceled) {
+    let is_completed = restore.state == RestoreState::Completed;
+    if is_completed || matches!(restore.state, RestoreState::Failed | RestoreState::Canceled) {
         let context = RestoreContext {
             restore_id: restore.restore_id,
             attempt: job.attempt,
@@ -68,7 +69,12 @@ async fn clear(worker: &Shared, job: &Job) -> anyhow::Result<()> {
             cancel: worker.shutdown.clone(),
             meter: Arc::new(Meter::default()),
         };
-        targets::open(&worker.settings, context)?.clean().await?;
+        let target = targets::open(&worker.settings, context)?;
+        if is_completed {
+            target.settle().await?;
+        } else {
+            target.clean().await?;
+        }
     }
     Ok(())
 }

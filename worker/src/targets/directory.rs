@@ -151,9 +151,7 @@ impl Place {
         let failed = |error| self.not_cleaned(error);
         for attempt in self.attempts() {
             let marked = self.read_mark(&parent, attempt).map_err(failed)?;
-            let published = statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)
-                .is_ok_and(|stat| marked == Some((stat.st_dev, stat.st_ino)));
-            if published {
+            if is_published(&parent, name, marked) {
                 let hidden = self.hidden(self.context.attempt);
                 remove(parent.as_fd(), hidden.as_bytes()).map_err(failed)?;
                 renameat(&parent, name, &parent, &hidden).map_err(failed)?;
@@ -166,10 +164,16 @@ impl Place {
     }
 
     fn abandon(&self) -> Result<(), TargetError> {
-        match self.parent() {
-            Ok((parent, _)) => self.remove_own(&parent, self.context.attempt),
-            Err(_) => Ok(()),
+        let Ok((parent, name)) = self.parent() else {
+            return Ok(());
+        };
+        let attempt = self.context.attempt;
+        let marked = self.read_mark(&parent, attempt);
+        if marked.is_ok_and(|marked| is_published(&parent, name, marked)) {
+            // The next attempt tells by the mark that the folder is not a stranger's.
+            return Ok(());
         }
+        self.remove_own(&parent, attempt)
     }
 
     /// Removes what one attempt made out of sight.
@@ -251,6 +255,7 @@ impl Place {
             .map_err(|error| TargetError::Unwritable(error.to_string()))?;
         let hidden = self.hidden(self.context.attempt);
         let failed = |error| self.unwritable(error);
+        fail::fail_point!("worker-restore-before-mark");
         let folder = openat(&parent, &hidden, OFlags::PATH | FOLDER, NO_MODE).map_err(failed)?;
         let stat = fstat(&folder).map_err(failed)?;
         self.write_mark(&parent, (stat.st_dev, stat.st_ino))
@@ -313,6 +318,12 @@ impl Place {
     fn unwritable(&self, error: Errno) -> TargetError {
         unwritable(&self.path, error)
     }
+}
+
+/// Whether the target is the folder that a mark names.
+fn is_published(parent: &OwnedFd, name: &[u8], marked: Option<(u64, u64)>) -> bool {
+    statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
+        .is_ok_and(|stat| marked == Some((stat.st_dev, stat.st_ino)))
 }
 
 /// Writing at a path failed.

@@ -286,6 +286,10 @@ async fn what_dead_attempts_left_goes_whether_published_or_not() {
     assert!(bench.at("t/f").exists());
     // The first one wakes up: it must not put anything in place.
     assert!(first.publish().await.is_err());
+    // Both learn that the job is another's. What is published stays recognised.
+    first.abandon().await.unwrap();
+    second.abandon().await.unwrap();
+    assert!(bench.at("t/f").exists());
 
     let third = target(&bench, "t", 3);
     third.clean().await.unwrap();
