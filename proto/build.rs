@@ -7,6 +7,7 @@ use protox::prost::Message as _;
 const FILES: &[&str] = &[
     "nora/backup/v1/agent_service.proto",
     "nora/backup/v1/backup_service.proto",
+    "nora/backup/v1/destination.proto",
     "nora/backup/v1/restore_service.proto",
     "nora/backup/v1/schedule_service.proto",
     "nora/backup/v1/error_reason.proto",

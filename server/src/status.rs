@@ -226,6 +226,8 @@ pub fn code_of(reason: ErrorReason) -> Code {
         | R::BackupProtected
         | R::DecisionMissing
         | R::DestinationDenied
+        | R::DestinationMisconfigured
+        | R::DestinationUntrusted
         | R::KeyNotConfigured
         | R::SourceNotFound
         | R::SourceDenied

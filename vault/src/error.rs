@@ -119,7 +119,9 @@ impl VaultError {
         match self {
             Self::Store(error) => match error.kind {
                 StoreErrorKind::NotFound => "OBJECT_MISSING",
-                StoreErrorKind::Denied => "DESTINATION_DENIED",
+                StoreErrorKind::Denied | StoreErrorKind::Refused => "DESTINATION_DENIED",
+                StoreErrorKind::Untrusted => "DESTINATION_UNTRUSTED",
+                StoreErrorKind::Misconfigured => "DESTINATION_MISCONFIGURED",
                 StoreErrorKind::Full => "DESTINATION_FULL",
                 StoreErrorKind::Corrupt => "OBJECT_CORRUPT",
                 StoreErrorKind::Unavailable | StoreErrorKind::Timeout | StoreErrorKind::Other => {
@@ -211,7 +213,8 @@ pub struct StoreError {
     pub object: String,
     /// What sort of failure it is.
     pub kind: StoreErrorKind,
-    /// The cause in the destination's words, without paths or credentials.
+    /// The cause in the destination's words, without paths of this machine or
+    /// credentials, and the remedy where the kind alone does not tell it.
     pub detail: String,
 }
 
@@ -221,8 +224,14 @@ pub struct StoreError {
 pub enum StoreErrorKind {
     /// The object is not there.
     NotFound,
-    /// Permissions.
+    /// Permissions; the detail names the action and what it was refused on.
     Denied,
+    /// The credentials are not accepted.
+    Refused,
+    /// The other side is not the one that is expected: TLS, host key.
+    Untrusted,
+    /// A setting of the destination is wrong; the detail names it.
+    Misconfigured,
     /// No room left.
     Full,
     /// The destination cannot be reached.
@@ -252,8 +261,11 @@ impl fmt::Display for StoreErrorKind {
             Self::Denied => {
                 "the destination denies access; allow this service to read and write there"
             }
+            Self::Refused => "the destination does not accept the credentials",
+            Self::Untrusted => "the destination is not the one that is expected",
+            Self::Misconfigured => "a setting of the destination is wrong",
             Self::Full => {
-                "the destination has no room left; make room or point NORA_BACKUP_DIR elsewhere"
+                "the destination has no room left; make room there or use another destination"
             }
             Self::Unavailable => "the destination cannot be reached",
             Self::Timeout => "the destination made no progress in time",

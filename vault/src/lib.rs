@@ -5,6 +5,7 @@
 //! - [`limits`]: every bound, by name
 //! - [`error`]: what can go wrong, in words that tell what to do
 //! - [`store`]: where objects lie (OpenDAL; in memory with faults, for tests)
+//! - [`destination`]: opens a store from its description
 //! - [`seal`], [`keyring`]: boxes, data keys, key-encryption keys
 //! - [`pack`], [`index`], [`manifest`]: the objects of a vault
 //! - [`vault`]: a vault opened
@@ -16,6 +17,7 @@
 //! nothing of gRPC, SQL, queues or containers.
 
 pub mod compact;
+pub mod destination;
 mod erase;
 pub mod error;
 mod id;
