@@ -5,6 +5,7 @@ use std::{env, fs, path::PathBuf};
 use protox::prost::Message as _;
 
 const FILES: &[&str] = &[
+    "nora/backup/v1/admin_service.proto",
     "nora/backup/v1/agent_service.proto",
     "nora/backup/v1/backup_service.proto",
     "nora/backup/v1/destination.proto",

@@ -106,6 +106,8 @@ pub enum Command {
     /// Set when agents are backed up by themselves, and see what is kept
     #[command(subcommand, visible_alias = "schedules")]
     Schedule(commands::schedule::ScheduleCommand),
+    /// Run the platform: what only administrators may, on their own listener
+    Admin(commands::admin::AdminArgs),
     /// Run the whole service in one process: nothing to install
     Standalone(Box<standalone::StandaloneArgs>),
     /// Show a backup and a restore from end to end, on made-up data

@@ -1,5 +1,6 @@
 //! The commands, one file a group; each says at its top which calls it makes.
 
+pub mod admin;
 pub mod agent;
 pub mod backup;
 pub mod completions;
@@ -10,6 +11,7 @@ pub mod token;
 
 /// The rpcs of `nora.backup.v1`, each with the command that calls it.
 pub const CALLS: &[(&str, &str)] = &[
+    ("AdminService.ListWorkers", "admin workers"),
     ("AgentService.RegisterAgent", "agent register"),
     ("AgentService.GetAgent", "agent show"),
     ("AgentService.ListAgents", "agent list"),

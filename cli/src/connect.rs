@@ -7,8 +7,9 @@ use std::{
 };
 
 use proto::backup::v1::{
-    agent_service_client::AgentServiceClient, backup_service_client::BackupServiceClient,
-    restore_service_client::RestoreServiceClient, schedule_service_client::ScheduleServiceClient,
+    admin_service_client::AdminServiceClient, agent_service_client::AgentServiceClient,
+    backup_service_client::BackupServiceClient, restore_service_client::RestoreServiceClient,
+    schedule_service_client::ScheduleServiceClient,
 };
 use tonic::{
     Request, Status,
@@ -77,6 +78,11 @@ impl Session {
     /// Connects as the global options say.
     pub async fn connect(global: &Global, out: Output) -> Result<Self> {
         let server = Server::parse(global.server.as_deref())?;
+        Self::connect_to(server, global, out).await
+    }
+
+    /// Connects to this address; all else as the global options say.
+    pub async fn connect_to(server: Server, global: &Global, out: Output) -> Result<Self> {
         let token = find_token(global, server.is_local)?;
         Self::open(server, token.as_deref(), global.tls_ca.as_deref(), out).await
     }
@@ -123,6 +129,11 @@ impl Session {
         })
     }
 
+    /// The administrators' service; there is one at the administrators' address only.
+    pub fn admin(&self) -> AdminServiceClient<Authed> {
+        AdminServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
     /// The schedules' service.
     pub fn schedules(&self) -> ScheduleServiceClient<Authed> {
         ScheduleServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
@@ -154,17 +165,22 @@ pub fn call<T>(message: T) -> Request<T> {
 impl Server {
     /// Reads an address; without one, the standalone's. A bare HOST:PORT is http.
     pub fn parse(given: Option<&str>) -> Result<Self> {
+        Self::parse_as("--server (NORA_BACKUP_SERVER)", given, DEFAULT_LISTEN)
+    }
+
+    /// The same for another option, with another default.
+    pub fn parse_as(option: &str, given: Option<&str>, default: &str) -> Result<Self> {
         let given = given
             .map(str::trim)
             .filter(|url| !url.is_empty())
-            .unwrap_or(DEFAULT_LISTEN);
+            .unwrap_or(default);
         let url = if given.contains("://") {
             given.to_string()
         } else {
             format!("http://{given}")
         };
         let wrong = |why: &str| {
-            CliError::usage(format!("--server (NORA_BACKUP_SERVER) is {given:?}: {why}"))
+            CliError::usage(format!("{option} is {given:?}: {why}"))
                 .hint("write http://HOST:PORT or https://HOST:PORT")
         };
         let uri: Uri = url.parse().map_err(|_| wrong("that is no URL"))?;

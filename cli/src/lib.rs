@@ -92,6 +92,7 @@ async fn run(cli: Cli, out: Output) -> Result<()> {
         Command::Agent(command) => commands::agent::run(&session().await?, command).await,
         Command::Backup(command) => commands::backup::run(&session().await?, command).await,
         Command::Restore(command) => commands::restore::run(&session().await?, command).await,
+        Command::Admin(args) => commands::admin::run(&cli.global, args, out).await,
         Command::Standalone(args) => standalone::run(*args, out).await,
         Command::Demo(args) => demo::run(args, out).await,
         Command::Token(command) => commands::token::run(command, out),

@@ -25,6 +25,7 @@ use process::signals::told_to_stop;
 use server::ServerSettings;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 use vault::{DestinationSettings, KeySettings, VaultSettings};
 use worker::WorkerSettings;
 
@@ -132,8 +133,15 @@ pub async fn run(mut args: StandaloneArgs, out: Output) -> Result<()> {
     let address = listener
         .local_addr()
         .map_err(|error| CliError::io("find the address that is listened on", &error))?;
-    let parts = service::Parts::open(args.parts()).await?.with_ops().await?;
-    welcome::announce(&args, &dir, address, made_key, out)?;
+    let admin = listen_for_admins(args.server.admin_listen.0).await?;
+    let admin_address = admin.as_ref().and_then(|admin| admin.local_addr().ok());
+    let parts = service::Parts::open(args.parts()).await?;
+    let parts = parts.with_admin(admin).with_ops().await?;
+    let addresses = welcome::Addresses {
+        public: address,
+        admin: admin_address,
+    };
+    welcome::announce(&args, &dir, addresses, made_key, out)?;
     let stop = CancellationToken::new();
     tokio::select! {
         ended = parts.run(listener, stop.clone()) => ended,
@@ -219,6 +227,27 @@ async fn listen(address: SocketAddr) -> Result<TcpListener> {
         CliError::io(format!("listen on {address}"), &error)
             .hint("--listen (NORA_BACKUP_LISTEN_ADDR) names another address")
     })
+}
+
+/// The administrators' listener. Somebody else on the default port (a second standalone on this
+/// machine) is no reason not to back up; on a port that was asked for it is.
+async fn listen_for_admins(wanted: Option<SocketAddr>) -> Result<Option<TcpListener>> {
+    let Some(address) = wanted else {
+        return Ok(None);
+    };
+    match TcpListener::bind(address).await {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) if wanted == ServerSettings::default().admin_listen.0 => {
+            warn!(
+                %address,
+                %error,
+                "the administrators' port is taken (NORA_BACKUP_ADMIN_ADDR): going on without it"
+            );
+            Ok(None)
+        }
+        Err(error) => Err(CliError::io(format!("listen on {address}"), &error)
+            .hint("--admin-addr (NORA_BACKUP_ADMIN_ADDR) names another address, or off")),
+    }
 }
 
 #[cfg(test)]

@@ -33,6 +33,17 @@ fn not_allowed(caller: &Caller, what: &str) -> ApiError {
     )
 }
 
+/// Whether the caller may run the platform.
+pub fn may_administer(caller: &Caller) -> Result<(), ApiError> {
+    match caller.role {
+        Role::Admin => Ok(()),
+        Role::Service | Role::User => Err(not_allowed(
+            caller,
+            "run the platform: use one with the role admin",
+        )),
+    }
+}
+
 /// Whether the caller may say which agents exist.
 pub fn may_register(caller: &Caller) -> Result<(), ApiError> {
     match caller.role {

@@ -8,7 +8,7 @@
 //!
 //! - `run`: puts the parts together, serves, stops in order
 //! - `settings`: what can be configured
-//! - a call's way in: `connection` and `tls`, `auth` (who is calling), `admission` (how
+//! - a call's way in: `listeners`, `connection` and `tls`, `auth` (who is calling), `admission` (how
 //!   much at the same time), then one of the `services`
 //! - what the services use: `validation` (limits of fields), `access` (who may see what),
 //!   `page` (page tokens), `convert` (to the API's messages), `status` (errors to statuses:
@@ -30,6 +30,7 @@ mod convert;
 mod dispatcher;
 mod feed;
 mod health;
+mod listeners;
 mod methods;
 mod ops;
 mod page;

@@ -15,7 +15,7 @@ pub enum Sort {
     Download,
 }
 
-/// Every rpc of the public API, by its path.
+/// Every rpc of the API, by its path.
 #[derive(Debug, Clone)]
 pub struct Methods {
     by_path: HashMap<String, (&'static str, Sort)>,
@@ -77,6 +77,6 @@ mod tests {
         assert_eq!(sort("RestoreService/WatchRestore"), Some(Sort::Watch));
         assert_eq!(sort("BackupService/DownloadEntry"), Some(Sort::Download));
         assert_eq!(sort("BackupService/Nothing"), None);
-        assert_eq!(methods.paths().count(), 28);
+        assert_eq!(methods.paths().count(), 29);
     }
 }

@@ -84,6 +84,15 @@ async fn serve(program: Program, stop: CancellationToken) -> Result<(), Ended> {
     let listener = bound
         .with_context(|| format!("NORA_BACKUP_LISTEN_ADDR: listen on {address}"))
         .map_err(|error| Ended::new(Exit::Usage, format!("{error:#}")))?;
+    let admin = match program.server.admin_listen.0 {
+        None => None,
+        Some(address) => Some(
+            TcpListener::bind(address)
+                .await
+                .with_context(|| format!("NORA_BACKUP_ADMIN_ADDR: listen on {address}"))
+                .map_err(|error| Ended::new(Exit::Usage, format!("{error:#}")))?,
+        ),
+    };
     let failed = |error: anyhow::Error| Ended::new(Exit::Failed, format!("{error:#}"));
     let metrics = install_metrics().map_err(failed)?;
     let ops = match program.server.ops_listen.0 {
@@ -106,6 +115,7 @@ async fn serve(program: Program, stop: CancellationToken) -> Result<(), Ended> {
         vault: program.vault,
         settings: program.server,
         ops,
+        admin,
     };
     let ended = run(parts, listener, stop).await.map_err(failed);
     rabbit.close().await;

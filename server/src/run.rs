@@ -10,10 +10,6 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use catalog::Catalog;
-use proto::backup::v1::{
-    agent_service_server::AgentServiceServer, backup_service_server::BackupServiceServer,
-    restore_service_server::RestoreServiceServer, schedule_service_server::ScheduleServiceServer,
-};
 use queue::{Announcer, EventBus, JobQueue};
 use tokio::{net::TcpListener, task::JoinSet, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -25,20 +21,17 @@ use crate::{
     admission::AdmissionLayer,
     announcer,
     auth::{AuthLayer, Authenticator},
-    connection::incoming,
     dispatcher,
     health::Monitor,
+    listeners::{Face, Listeners},
     methods::Methods,
     ops::{self, Ops},
     reaper,
-    services::{Agents, Backups, Restores, Schedules},
     settings::ServerSettings,
     state::{State, Stop},
     tls,
 };
 
-/// Largest request: an agent with all the integrations that it may have.
-const REQUEST_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Streams of one connection at the same time.
 const STREAMS_MAX: u32 = 1_024;
 /// Pings that tell dead connections from silent ones.
@@ -68,9 +61,11 @@ pub struct ServerParts {
     pub settings: ServerSettings,
     /// Operations HTTP, when it is wanted.
     pub ops: Option<Ops>,
+    /// Where administrators call, when they may.
+    pub admin: Option<TcpListener>,
 }
 
-/// Serves on `listener` until `shutdown` is canceled, then stops in order. An error is something
+/// Serves on `listener` (and for administrators on their own) until `shutdown` is canceled, then stops in order. An error is something
 /// that keeps the server from working: a wrong setting, or a loop that died.
 pub async fn run(
     parts: ServerParts,
@@ -133,14 +128,6 @@ pub async fn run(
         });
     }
 
-    let (v1, v1alpha) = if settings.reflection {
-        (
-            Some(reflection().build_v1()?),
-            Some(reflection().build_v1alpha()?),
-        )
-    } else {
-        (None, None)
-    };
     let connections_end = CancellationToken::new();
     let _end_connections = connections_end.clone().drop_guard();
     let admission = AdmissionLayer::new(
@@ -149,39 +136,34 @@ pub async fn run(
         stop.asked.clone(),
         tasks.clone(),
     );
+    let listeners = Listeners {
+        builder: builder
+            .http2_keepalive_interval(Some(KEEPALIVE))
+            .http2_keepalive_timeout(Some(KEEPALIVE_PATIENCE))
+            .http2_max_header_list_size(HEADERS_BYTES_MAX)
+            .max_concurrent_streams(STREAMS_MAX),
+        auth: AuthLayer::new(authenticator),
+        admission,
+        health,
+        reflection: settings.reflection,
+        state,
+        connections_max: settings.connections_max,
+        connections_end: connections_end.clone(),
+    };
     let address = listener.local_addr().context("listen")?;
-    let serving = builder
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .http2_keepalive_timeout(Some(KEEPALIVE_PATIENCE))
-        .http2_max_header_list_size(HEADERS_BYTES_MAX)
-        .max_concurrent_streams(STREAMS_MAX)
-        .layer(AuthLayer::new(authenticator))
-        .layer(admission)
-        .add_service(health)
-        .add_optional_service(v1)
-        .add_optional_service(v1alpha)
-        .add_service(
-            AgentServiceServer::new(Agents::new(state.clone()))
-                .max_decoding_message_size(REQUEST_BYTES_MAX),
-        )
-        .add_service(
-            BackupServiceServer::new(Backups::new(state.clone()))
-                .max_decoding_message_size(REQUEST_BYTES_MAX),
-        )
-        .add_service(
-            ScheduleServiceServer::new(Schedules::new(state.clone()))
-                .max_decoding_message_size(REQUEST_BYTES_MAX),
-        )
-        .add_service(
-            RestoreServiceServer::new(Restores::new(state))
-                .max_decoding_message_size(REQUEST_BYTES_MAX),
-        )
-        .serve_with_incoming_shutdown(
-            incoming(listener, settings.connections_max, connections_end.clone()),
-            stop.asked.clone().cancelled_owned(),
-        );
+    let admin_address = parts.admin.as_ref().map(TcpListener::local_addr);
+    let admin_address = admin_address.transpose().context("listen")?;
+    let serving = async {
+        let public = listeners.serve(listener, Face::Public);
+        match parts.admin {
+            None => public.await,
+            Some(admin) => {
+                tokio::try_join!(public, listeners.serve(admin, Face::Admin)).map(|_| ())
+            }
+        }
+    };
     tokio::pin!(serving);
-    info!(%address, "server listens");
+    info!(%address, admin_address = admin_address.map(tracing::field::display), "server listens");
 
     let failure = tokio::select! {
         // Asked to stop, `serving` may end in the same moment: it is waited for below,
@@ -190,7 +172,7 @@ pub async fn run(
         () = stop.asked.cancelled() => None,
         served = &mut serving => Some(match served {
             Ok(()) => anyhow!("the gRPC server ended"),
-            Err(error) => anyhow!(error).context("serve gRPC"),
+            Err(error) => error.context("serve gRPC"),
         }),
         ended = loops.join_next() => Some(match ended {
             Some(Err(error)) => anyhow!(error).context("a loop of the server died"),
@@ -234,10 +216,4 @@ pub async fn run(
     }
     info!("server stopped");
     failure.map_or(Ok(()), Err)
-}
-
-fn reflection() -> tonic_reflection::server::Builder<'static> {
-    tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }

@@ -17,11 +17,13 @@ use crate::{
     status::ApiError,
 };
 
+mod admin;
 mod agent;
 mod backup;
 mod restore;
 mod schedule;
 
+pub use admin::Admin;
 pub use agent::Agents;
 pub use backup::Backups;
 pub use restore::Restores;

@@ -10,7 +10,7 @@ use clap::Args;
 
 mod parse;
 
-use parse::{Whole, address, flag, optional_address, path};
+use parse::{Whole, address, admin_address, flag, optional_address, path};
 
 /// Settings of a server.
 #[derive(Clone, Args)]
@@ -20,6 +20,11 @@ pub struct ServerSettings {
     #[arg(long = "listen-addr", env = LISTEN, value_name = "ADDRESS:PORT",
           default_value = LISTEN_DEFAULT, value_parser = address)]
     pub listen: SocketAddr,
+
+    /// Address on which administrators call: AdminService and all the others (off: nowhere)
+    #[arg(long = "admin-addr", env = ADMIN, value_name = "ADDRESS:PORT",
+          default_value = ADMIN_DEFAULT, value_parser = admin_address)]
+    pub admin_listen: MaybeAddress,
 
     /// Address on which /health, /livez, /readyz and /metrics listen (when not set: nowhere)
     #[arg(long = "ops-addr", env = OPS, value_name = "ADDRESS:PORT",
@@ -156,6 +161,9 @@ pub type MaybeAddress = parse::Maybe<SocketAddr>;
 
 const LISTEN: &str = "NORA_BACKUP_LISTEN_ADDR";
 const LISTEN_DEFAULT: &str = "127.0.0.1:50551";
+const ADMIN: &str = "NORA_BACKUP_ADMIN_ADDR";
+/// Reached from this machine only, unless somebody decides otherwise.
+pub const ADMIN_DEFAULT: &str = "127.0.0.1:50552";
 const OPS: &str = "NORA_BACKUP_OPS_ADDR";
 const CONNECTIONS: Whole = Whole {
     variable: "NORA_BACKUP_MAX_CONNECTIONS",
@@ -251,6 +259,7 @@ impl Default for ServerSettings {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 50_551)),
+            admin_listen: parse::Maybe(Some(SocketAddr::from(([127, 0, 0, 1], 50_552)))),
             ops_listen: parse::Maybe(None),
             jwt_secret: String::new(),
             jwt_audience: String::new(),
@@ -279,6 +288,7 @@ impl std::fmt::Debug for ServerSettings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ServerSettings")
             .field("listen", &self.listen)
+            .field("admin_listen", &self.admin_listen.0)
             .field("ops_listen", &self.ops_listen.0)
             .field("jwt_secret_set", &!self.jwt_secret.trim().is_empty())
             .field("tls", &!self.tls_certificate.as_os_str().is_empty())
@@ -347,6 +357,7 @@ mod tests {
     fn empty_counts_as_not_set() {
         let parsed = parse(&[
             "--listen-addr=",
+            "--admin-addr=",
             "--ops-addr=",
             "--reflection=",
             "--max-calls=",
@@ -363,6 +374,10 @@ mod tests {
     fn wrong_values_are_named_in_one_line() {
         let error = parse(&["--listen-addr=nowhere"]).unwrap_err();
         assert!(error.contains("NORA_BACKUP_LISTEN_ADDR"), "{error}");
+        let error = parse(&["--admin-addr=on"]).unwrap_err();
+        assert!(error.contains("NORA_BACKUP_ADMIN_ADDR may hold"), "{error}");
+        let off = parse(&["--admin-addr=off"]).unwrap();
+        assert_eq!(off.admin_listen.0, None);
         let error = parse(&["--max-calls=0"]).unwrap_err();
         assert!(
             error.contains("NORA_BACKUP_MAX_CALLS may hold a whole number from 1 to 100000"),

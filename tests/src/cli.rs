@@ -13,6 +13,7 @@ use crate::{api, place, standalone::Standalone};
 /// The command line, as one user of a standalone.
 pub struct Cli {
     url: String,
+    admin_url: String,
     token: String,
     home: std::path::PathBuf,
 }
@@ -22,6 +23,7 @@ impl Cli {
     pub fn new(standalone: &Standalone, user: &str, role: &str) -> Self {
         Self {
             url: standalone.url(),
+            admin_url: standalone.admin_url(),
             token: api::token(user, role),
             home: standalone.outside_dir("home"),
         }
@@ -32,6 +34,7 @@ impl Cli {
         let mut command = command(&self.home)?;
         command
             .env("NORA_BACKUP_SERVER", &self.url)
+            .env("NORA_BACKUP_ADMIN_SERVER", &self.admin_url)
             .env("NORA_BACKUP_TOKEN", &self.token);
         command
             .args(arguments)

@@ -58,6 +58,7 @@ pub struct Member {
     pub role: Role,
     name: String,
     port: u16,
+    admin_port: u16,
     ops_port: u16,
     log: PathBuf,
     env: BTreeMap<String, String>,
@@ -143,13 +144,14 @@ impl Fleet {
 
     fn add(&mut self, role: Role, number: usize) -> Result<()> {
         let name = format!("{}-{number}", role.program());
-        let (port, ops_port) = (free_port()?, free_port()?);
+        let (port, admin_port, ops_port) = (free_port()?, free_port()?, free_port()?);
         let env = match role {
-            Role::Server => [
+            Role::Server => vec![
                 ("NORA_BACKUP_LISTEN_ADDR", format!("127.0.0.1:{port}")),
+                ("NORA_BACKUP_ADMIN_ADDR", format!("127.0.0.1:{admin_port}")),
                 ("NORA_BACKUP_OPS_ADDR", format!("127.0.0.1:{ops_port}")),
             ],
-            Role::Worker => [
+            Role::Worker => vec![
                 ("BACKUP_WORKER_HEALTH_PORT", ops_port.to_string()),
                 ("NORA_BACKUP_WORKER_HEALTH_ADDRESS", "127.0.0.1".to_owned()),
             ],
@@ -159,8 +161,12 @@ impl Fleet {
             log: self.scratch.path().join(format!("{name}.log")),
             name,
             port,
+            admin_port,
             ops_port,
-            env: env.map(|(name, value)| (name.to_owned(), value)).into(),
+            env: env
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect(),
             running: None,
         });
         Ok(())
@@ -274,6 +280,11 @@ impl Member {
     /// A server's address.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Where a server's administrators call.
+    pub fn admin_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.admin_port)
     }
 
     /// Where it serves health and metrics.

@@ -46,6 +46,7 @@ pub struct Standalone {
     scratch: tempfile::TempDir,
     data_dir: PathBuf,
     port: u16,
+    admin_port: u16,
     env: BTreeMap<String, String>,
     running: Option<Child>,
 }
@@ -59,7 +60,13 @@ impl Standalone {
         fs::create_dir_all(&agents)?;
         let destination = scratch.path().join("destination");
         fs::create_dir_all(&destination)?;
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        // Both at once: two ports that nobody listens on may be the same one.
+        let free = [
+            TcpListener::bind("127.0.0.1:0")?,
+            TcpListener::bind("127.0.0.1:0")?,
+        ];
+        let (port, admin_port) = (free[0].local_addr()?.port(), free[1].local_addr()?.port());
+        drop(free);
         let env = BTreeMap::from([
             ("JWT_SECRET".to_owned(), JWT_SECRET.to_owned()),
             (
@@ -79,6 +86,7 @@ impl Standalone {
             data_dir: scratch.path().join("data"),
             scratch,
             port,
+            admin_port,
             env,
             running: None,
         })
@@ -216,6 +224,11 @@ impl Standalone {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    /// Where administrators call.
+    pub fn admin_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.admin_port)
+    }
+
     /// A client for this user (role user).
     pub async fn user(&self, user: &str) -> Result<Api> {
         Api::connect(&self.url(), user, "user").await
@@ -291,6 +304,8 @@ impl Standalone {
             .arg(&self.data_dir)
             .arg("--listen")
             .arg(format!("127.0.0.1:{}", self.port))
+            .arg("--admin-addr")
+            .arg(format!("127.0.0.1:{}", self.admin_port))
             .env_clear()
             .env("PATH", std::env::var("PATH").unwrap_or_default())
             .env("HOME", self.scratch.path())

@@ -167,6 +167,12 @@ async fn each_exit_code_means_one_thing_and_says_what_to_do() -> Result<()> {
         "{}",
         said(&failed)
     );
+    // Administrators are served elsewhere, and nobody else is there.
+    let administrator = Cli::new(&standalone, "root", "admin");
+    let workers = administrator.json(&["admin", "workers"])?;
+    assert_eq!(workers["workers"][0]["pools"][0], "default", "{workers}");
+    let refused = user.run(&["admin", "workers"])?;
+    assert_eq!(refused.status.code(), Some(4), "{}", said(&refused));
     standalone.stop()?;
     let away = user.run(&["backup", "list"])?;
     assert_eq!(away.status.code(), Some(5), "{}", said(&away));

@@ -46,9 +46,11 @@ pub fn configuration() -> String {
     let token = command
         .find_subcommand("token")
         .and_then(|token| token.find_subcommand("mint"));
+    let admin = command.find_subcommand("admin");
     let sources = [
         (standalone.collect::<Vec<_>>(), "Service"),
         (vec![&command], "Client commands"),
+        (admin.into_iter().collect(), "Client commands"),
         (token.into_iter().collect(), "Tokens"),
     ];
     for (commands, default_part) in sources {

@@ -140,7 +140,8 @@ pub fn run(command: TokenCommand, out: Output) -> Result<()> {
     out.line(token)
 }
 
-fn span(text: &str) -> Result<Duration, String> {
+/// A length of time as people type it: a number with s, m, h or d.
+pub fn span(text: &str) -> Result<Duration, String> {
     let help = "write a number with s, m, h or d, for example 15m or 30d";
     let unit = text.chars().last().ok_or(help)?;
     let seconds = match unit {

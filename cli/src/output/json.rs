@@ -9,8 +9,8 @@ use std::sync::LazyLock;
 use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use proto::backup::v1::{
     Agent, Backup, BackupEntry, GetStorageUsageResponse, ListAgentsResponse, ListBackupsResponse,
-    ListRestoresResponse, PreviewRetentionResponse, RegisterAgentResponse, Restore, Schedule,
-    VerifyBackupResponse, WatchVerificationResponse,
+    ListRestoresResponse, ListWorkersResponse, PreviewRetentionResponse, RegisterAgentResponse,
+    Restore, Schedule, VerifyBackupResponse, WatchVerificationResponse,
 };
 use serde_json::Value;
 
@@ -60,6 +60,7 @@ documents!(
     ListAgentsResponse,
     ListBackupsResponse,
     ListRestoresResponse,
+    ListWorkersResponse,
     RegisterAgentResponse,
     Restore,
     PreviewRetentionResponse,

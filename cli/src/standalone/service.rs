@@ -76,6 +76,7 @@ pub struct Parts {
     bus: InProcessBus,
     server_ops: Option<server::Ops>,
     worker_ops: Option<worker::Ops>,
+    admin: Option<TcpListener>,
 }
 
 impl Parts {
@@ -115,7 +116,14 @@ impl Parts {
             bus,
             server_ops: None,
             worker_ops: None,
+            admin: None,
         })
+    }
+
+    /// Serves AdminService too, on a listener of its own.
+    pub fn with_admin(mut self, admin: Option<TcpListener>) -> Self {
+        self.admin = admin;
+        self
     }
 
     /// Serves `/health` and `/metrics` too, where the settings say. A port that is
@@ -164,6 +172,7 @@ impl Parts {
             bus,
             server_ops,
             worker_ops,
+            admin,
         } = self;
         let server = ServerParts {
             catalog: catalog.clone(),
@@ -175,6 +184,7 @@ impl Parts {
             vault: settings.vault.clone(),
             settings: settings.server,
             ops: server_ops,
+            admin,
         };
         let worker = WorkerParts {
             catalog: catalog.clone(),

@@ -14,21 +14,34 @@ use super::{
 };
 use crate::{error::Result, output::Output};
 
+/// What it listens on.
+#[derive(Debug, Clone, Copy)]
+pub struct Addresses {
+    /// For everyone.
+    pub public: SocketAddr,
+    /// For administrators.
+    pub admin: Option<SocketAddr>,
+}
+
 /// Where things are, and what to type next.
 pub fn announce(
     args: &StandaloneArgs,
     dir: &DataDir,
-    address: SocketAddr,
+    addresses: Addresses,
     made_key: bool,
     out: Output,
 ) -> Result<()> {
-    let url = url(address, !args.server.tls_certificate.as_os_str().is_empty());
+    let tls = !args.server.tls_certificate.as_os_str().is_empty();
+    let address = addresses.public;
+    let admin_url = addresses.admin.map(|admin| url(admin, tls));
+    let url = url(address, tls);
     let key_from_file = dir
         .kept_key()?
         .is_some_and(|key| key == args.keys.encryption_key.trim());
     if out.json {
         return out.event(&json!({
             "url": url,
+            "admin_url": admin_url,
             "data_dir": dir.path().to_string_lossy(),
             "token_file": dir.token_file().to_string_lossy(),
             "key_file": key_from_file.then(|| dir.key_file().to_string_lossy().into_owned()),
@@ -51,8 +64,10 @@ pub fn announce(
         .collect();
     let is_default = data_dir::default_path().is_ok_and(|path| path == dir.path())
         && address.to_string() == crate::args::DEFAULT_LISTEN;
+    let admin = admin_url.as_deref().unwrap_or("nowhere");
     let mut text = format!(
         "nora-backup {} is ready at {url}\n  \
+         admin    {admin}\n  \
          data     {}\n  \
          backups  {}\n  \
          key      {key}\n  \
@@ -71,6 +86,9 @@ pub fn announce(
             "  export NORA_BACKUP_SERVER={url} NORA_BACKUP_TOKEN_FILE={}",
             quoted(&dir.token_file())
         );
+        if let Some(admin_url) = &admin_url {
+            let _ = writeln!(text, "  export NORA_BACKUP_ADMIN_SERVER={admin_url}");
+        }
     }
     let example = args
         .worker

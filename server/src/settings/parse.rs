@@ -65,6 +65,22 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
+/// The address for administrators; `off`: none.
+pub(super) fn admin_address(text: &str) -> Result<Maybe<SocketAddr>, String> {
+    let text = match text.trim() {
+        "off" => return Ok(Maybe(None)),
+        "" => super::ADMIN_DEFAULT,
+        text => text,
+    };
+    text.parse().map(Some).map(Maybe).map_err(|_| {
+        format!(
+            "{} may hold an IP address and a port, for example {}, or off",
+            super::ADMIN,
+            super::ADMIN_DEFAULT
+        )
+    })
+}
+
 /// The address of the operations HTTP.
 pub(super) fn optional_address(text: &str) -> Result<Maybe<SocketAddr>, String> {
     if text.trim().is_empty() {

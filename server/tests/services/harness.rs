@@ -8,8 +8,8 @@ use prost::Message as _;
 use proto::{
     backup::v1::{
         Agent, Backup, CreateBackupRequest, DirectorySource, RegisterAgentRequest, Source,
-        agent_service_client::AgentServiceClient, backup_service_client::BackupServiceClient,
-        restore_service_client::RestoreServiceClient,
+        admin_service_client::AdminServiceClient, agent_service_client::AgentServiceClient,
+        backup_service_client::BackupServiceClient, restore_service_client::RestoreServiceClient,
         schedule_service_client::ScheduleServiceClient, source::Kind,
     },
     vault::v1::{Content, Entry, EntryType, RuntimeDocument},
@@ -33,6 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 pub struct Rig {
     pub address: SocketAddr,
+    /// Where administrators call.
+    pub admin_address: SocketAddr,
     pub catalog: Catalog,
     pub bus: InProcessBus,
     pub queue: InProcessQueue,
@@ -108,6 +110,8 @@ impl Rig {
             ..ServerSettings::default()
         };
         change(&mut settings);
+        let admin = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let admin_address = admin.local_addr().unwrap();
         let parts = ServerParts {
             catalog: catalog.clone(),
             queue: Arc::new(queue.clone()),
@@ -118,6 +122,7 @@ impl Rig {
             vault: VaultSettings::default(),
             settings,
             ops,
+            admin: Some(admin),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -128,6 +133,7 @@ impl Rig {
             .connect_lazy();
         Self {
             address,
+            admin_address,
             catalog,
             bus,
             queue,
@@ -147,6 +153,20 @@ impl Rig {
     fn called(&self, id: &str, role: &str) -> Called {
         let token = token(id, role, SECRET, 600);
         InterceptedService::new(self.channel.clone(), Bearer(token))
+    }
+
+    /// AdminService, on the listener for administrators.
+    pub fn admin(&self, id: &str, role: &str) -> AdminServiceClient<Called> {
+        let channel = Endpoint::from_shared(format!("http://{}", self.admin_address))
+            .unwrap()
+            .connect_lazy();
+        let token = token(id, role, SECRET, 600);
+        AdminServiceClient::new(InterceptedService::new(channel, Bearer(token)))
+    }
+
+    /// AdminService where it is not served.
+    pub fn public_admin(&self, id: &str, role: &str) -> AdminServiceClient<Called> {
+        AdminServiceClient::new(self.called(id, role))
     }
 
     pub fn with_token(&self, token: &str) -> BackupServiceClient<Called> {

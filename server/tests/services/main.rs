@@ -2,6 +2,7 @@
 //! temporary folder. There is no worker: the tests do what one would, through the catalog and the
 //! vault.
 
+mod admin;
 mod authentication;
 mod encryption;
 mod harness;

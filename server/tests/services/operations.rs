@@ -77,6 +77,8 @@ async fn reflection_names_the_services() {
     ] {
         assert!(names.contains(&name), "{names:?}");
     }
+    // What is served elsewhere is not told of here.
+    assert!(!names.contains(&"nora.backup.v1.AdminService"), "{names:?}");
 }
 
 #[tokio::test]

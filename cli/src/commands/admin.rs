@@ -1,0 +1,96 @@
+//! `admin`: AdminService, on the administrators' listener. One file for each group of rpcs.
+
+use clap::{Args, Subcommand};
+
+use crate::{
+    args::Global,
+    connect::{Server, Session},
+    error::{CliError, Result},
+    output::Output,
+};
+
+pub mod workers;
+
+/// The address that a standalone's administrators call when nothing else is said.
+const DEFAULT_URL: &str = "127.0.0.1:50552";
+
+/// Arguments of `admin`.
+#[derive(Debug, Args)]
+pub struct AdminArgs {
+    /// Address of the administrators' listener, as http(s)://HOST:PORT [default:
+    /// http://127.0.0.1:50552, the standalone's]
+    #[arg(
+        long,
+        global = true,
+        env = "NORA_BACKUP_ADMIN_SERVER",
+        value_name = "URL"
+    )]
+    pub admin_server: Option<String>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: AdminCommand,
+}
+
+/// What administrators can do.
+#[derive(Debug, Subcommand)]
+pub enum AdminCommand {
+    /// List the workers and the pools that they serve, as last seen
+    #[command(
+        after_help = "Examples:\n  nora-backup admin workers\n  nora-backup admin workers --within 1h --json"
+    )]
+    Workers(workers::WorkersArgs),
+}
+
+/// Runs one of them.
+pub async fn run(global: &Global, args: AdminArgs, out: Output) -> Result<()> {
+    let server = admin_server(args.admin_server.as_deref(), global.server.as_deref())?;
+    let session = &Session::connect_to(server, global, out).await?;
+    match args.command {
+        AdminCommand::Workers(args) => workers::run(session, args).await,
+    }
+}
+
+/// The standalone's, unless another is named: whoever names another service has to say where its
+/// administrators call, so that nothing is asked of the wrong one.
+fn admin_server(given: Option<&str>, server: Option<&str>) -> Result<Server> {
+    let named = |text: Option<&str>| text.is_some_and(|text| !text.trim().is_empty());
+    if !named(given) && named(server) {
+        return Err(CliError::usage(
+            "where do administrators call? --server (NORA_BACKUP_SERVER) is set, and \
+             --admin-server (NORA_BACKUP_ADMIN_SERVER) is not",
+        )
+        .hint("set it to what the service has as NORA_BACKUP_ADMIN_ADDR, as http(s)://HOST:PORT"));
+    }
+    Server::parse_as(
+        "--admin-server (NORA_BACKUP_ADMIN_SERVER)",
+        given,
+        DEFAULT_URL,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::Exit;
+
+    #[test]
+    fn administrators_are_never_sent_to_another_service() {
+        let url = |given, server| admin_server(given, server).map(|server| server.url);
+        assert_eq!(url(None, None).expect("default"), "http://127.0.0.1:50552");
+        assert_eq!(
+            url(Some(""), Some("")).expect("empty is not set"),
+            "http://127.0.0.1:50552"
+        );
+        assert_eq!(
+            url(Some("https://a:1"), Some("https://b:2")).expect("named"),
+            "https://a:1"
+        );
+        let error = url(None, Some("https://b:2")).expect_err("not named");
+        assert_eq!(error.exit, Exit::Usage);
+        let error = url(Some("ftp://a"), None).expect_err("wrong");
+        assert!(
+            error.message.contains("NORA_BACKUP_ADMIN_SERVER"),
+            "{error}"
+        );
+    }
+}
