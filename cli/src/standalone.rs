@@ -209,16 +209,7 @@ fn settle_key(keys: &mut KeySettings, to: &DestinationSettings, dir: &DataDir) -
         keys.encryption_key = key;
         return Ok(made);
     }
-    if let Some(kept) = dir.kept_key()?
-        && kept != keys.encryption_key.trim()
-    {
-        let previous = keys.previous_encryption_keys.trim();
-        keys.previous_encryption_keys = if previous.is_empty() {
-            kept
-        } else {
-            format!("{previous},{kept}")
-        };
-    }
+    keys.kept_keys.extend(dir.kept_key()?);
     Ok(false)
 }
 
@@ -302,9 +293,7 @@ mod tests {
         let mut second = parse(&["--encryption-key", &key]);
         assert!(!settle(&mut second, &dir).expect("settle"));
         assert_eq!(second.keys.encryption_key, key);
-        assert_eq!(
-            second.keys.previous_encryption_keys,
-            first.keys.encryption_key
-        );
+        assert_eq!(second.keys.kept_keys, [first.keys.encryption_key]);
+        second.keys.keyring().expect("keys that can be used");
     }
 }

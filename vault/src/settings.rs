@@ -6,10 +6,13 @@ use clap::{Args, builder::TypedValueParser as _};
 
 use crate::{
     error::{Result, VaultError},
-    keyring::{KeyEncryptionKey, Keyring},
     limits::INDEX_CHUNKS_MAX,
     store::{OpendalStore, Store},
 };
+
+mod keys;
+
+pub use keys::KeySettings;
 
 /// A setting that holds what it may not hold: one line that names the variable.
 #[derive(Debug, thiserror::Error)]
@@ -93,74 +96,6 @@ pub enum DestinationError {
     /// The destination refuses.
     #[error("NORA_BACKUP_DIR: {0}")]
     Vault(#[from] VaultError),
-}
-
-/// The keys that wrap data keys.
-#[derive(Clone, Args)]
-#[command(next_help_heading = "Keys")]
-pub struct KeySettings {
-    /// Key-encryption key that wraps new data keys: 64 hexadecimal digits.
-    #[arg(
-        long = "encryption-key",
-        env = "NORA_BACKUP_ENCRYPTION_KEY",
-        default_value = "",
-        hide_default_value = true,
-        hide_env_values = true,
-        value_name = "HEX"
-    )]
-    pub encryption_key: String,
-    /// Key-encryption keys that only read, separated by commas.
-    #[arg(
-        long = "previous-encryption-keys",
-        env = "NORA_BACKUP_PREVIOUS_ENCRYPTION_KEYS",
-        default_value = "",
-        hide_default_value = true,
-        hide_env_values = true,
-        value_name = "HEX,..."
-    )]
-    pub previous_encryption_keys: String,
-}
-
-impl std::fmt::Debug for KeySettings {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("KeySettings(..)")
-    }
-}
-
-impl KeySettings {
-    /// Whether a key to write with is set.
-    pub fn is_set(&self) -> bool {
-        !self.encryption_key.trim().is_empty()
-    }
-
-    /// The keyring.
-    pub fn keyring(&self) -> Result<Keyring, SettingsError> {
-        const KEY: &str = "NORA_BACKUP_ENCRYPTION_KEY";
-        const PREVIOUS: &str = "NORA_BACKUP_PREVIOUS_ENCRYPTION_KEYS";
-        const FORM: &str = "64 hexadecimal digits, for example from `openssl rand -hex 32`";
-        if !self.is_set() {
-            return Err(wrong(KEY, format!("is not set: set it to {FORM}")));
-        }
-        let parse = |variable, text: &str| {
-            KeyEncryptionKey::from_hex(text).ok_or_else(|| {
-                wrong(
-                    variable,
-                    format!(
-                        "holds {} characters that are no key: set it to {FORM}",
-                        text.trim().len()
-                    ),
-                )
-            })
-        };
-        let writing = parse(KEY, &self.encryption_key)?;
-        let previous = self
-            .previous_encryption_keys
-            .split(',')
-            .filter(|text| !text.trim().is_empty())
-            .map(|text| parse(PREVIOUS, text))
-            .collect::<Result<_, _>>()?;
-        Ok(Keyring::new(writing, previous))
-    }
 }
 
 /// How much a vault may use.

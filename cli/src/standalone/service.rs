@@ -59,7 +59,7 @@ impl Settings {
             },
             keys: KeySettings {
                 encryption_key: key,
-                previous_encryption_keys: String::new(),
+                ..KeySettings::default()
             },
             vault: VaultSettings::default(),
         }
