@@ -204,7 +204,8 @@ pub fn code_of(reason: ErrorReason) -> Code {
         | R::BackupNotFound
         | R::RestoreNotFound
         | R::EntryNotFound
-        | R::ScheduleNotFound => Code::NotFound,
+        | R::ScheduleNotFound
+        | R::KeyRotationNotFound => Code::NotFound,
         R::EtagMismatch => Code::Aborted,
         R::AgentExists | R::RequestIdReused => Code::AlreadyExists,
         R::Overloaded | R::DestinationFull | R::SlowReader => Code::ResourceExhausted,
@@ -213,7 +214,7 @@ pub fn code_of(reason: ErrorReason) -> Code {
         | R::ShuttingDown
         | R::DestinationUnavailable
         | R::EngineUnavailable => Code::Unavailable,
-        R::ObjectMissing | R::ObjectCorrupt => Code::DataLoss,
+        R::ObjectMissing | R::ObjectCorrupt | R::KeysGone => Code::DataLoss,
         R::OffsetOutOfRange => Code::OutOfRange,
         R::Unspecified | R::Internal => Code::Internal,
         // The last five are reasons of failed jobs, and no rpc answers with them.
@@ -229,6 +230,9 @@ pub fn code_of(reason: ErrorReason) -> Code {
         | R::DestinationMisconfigured
         | R::DestinationUntrusted
         | R::KeyNotConfigured
+        | R::KeyRotationRunning
+        | R::KeyNotHeld
+        | R::KeysNotRotated
         | R::SourceNotFound
         | R::SourceDenied
         | R::DownloadChanged

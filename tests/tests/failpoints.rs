@@ -77,6 +77,8 @@ const ELSEWHERE: &[&str] = &[
     "compact-packs-copied",
     "compact-index-part-stored",
     "announcer-before-mark",
+    "vault-rewrap-before-put",
+    "vault-rewrap-stored",
 ];
 
 #[test]

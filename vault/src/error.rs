@@ -76,7 +76,7 @@ pub enum VaultError {
     },
     /// Another worker writes to the vault, which this work must have for itself.
     #[error(
-        "{object} appeared or went while the vault was compacted: another worker is at work there; nothing was retired, compact again later"
+        "{object} appeared or went while the vault was worked on: another worker is at work there; nothing was retired, do it again later"
     )]
     Changed {
         /// Name of the object in the vault.
@@ -129,7 +129,8 @@ impl VaultError {
                 }
             },
             Self::Missing { .. } | Self::NoVault { .. } => "OBJECT_MISSING",
-            Self::Corrupt { .. } | Self::Version { .. } | Self::KeysGone { .. } => "OBJECT_CORRUPT",
+            Self::Corrupt { .. } | Self::Version { .. } => "OBJECT_CORRUPT",
+            Self::KeysGone { .. } => "KEYS_GONE",
             Self::KeyNotConfigured { .. } => "KEY_NOT_CONFIGURED",
             Self::Changed { .. } => "AGENT_BUSY",
             Self::Canceled => "CANCELED",

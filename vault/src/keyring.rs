@@ -2,13 +2,12 @@
 //!
 //! A key-encryption key wraps data keys; data keys seal everything else. A key
 //! is named by an id derived from it, so that people can be told which key is
-//! needed without anything of the key being shown.
+//! needed without anything of the key being shown. What is stored of them is in
+//! `object`.
 
 use std::fmt;
 
-use prost::Message as _;
-use proto::vault::v1::{KeyObject, WrappedKey};
-use ring::aead::{Aad, LessSafeKey, Nonce};
+use ring::aead::LessSafeKey;
 use zeroize::Zeroizing;
 
 use crate::{
@@ -19,8 +18,10 @@ use crate::{
     seal::{cipher, derive},
 };
 
-/// Version of the key objects that this program writes and reads.
-const KEY_FORMAT_VERSION: u32 = 1;
+mod object;
+
+use object::Opened;
+pub(crate) use object::{KeyInfo, Rewrapped, inspect, rewrapped};
 
 /// A key of the operator, which wraps data keys.
 #[derive(Clone)]
@@ -39,6 +40,12 @@ impl KeyEncryptionKey {
             id,
             secret: Zeroizing::new(secret),
         }
+    }
+
+    /// A fresh random key, and its 64 hexadecimal digits.
+    pub fn generate() -> (Self, Zeroizing<String>) {
+        let secret = Zeroizing::new(random::bytes());
+        (Self::new(*secret), Zeroizing::new(hex::encode(*secret)))
     }
 
     /// From 64 hexadecimal digits.
@@ -82,16 +89,34 @@ impl Keyring {
         &self.writing
     }
 
+    /// Ids of all keys, the writing one first.
+    pub fn key_ids(&self) -> Vec<String> {
+        self.all().map(KeyEncryptionKey::id).collect()
+    }
+
+    /// The writing key alone.
+    fn writing_only(&self) -> Self {
+        Self::new(self.writing.clone(), Vec::new())
+    }
+
     fn all(&self) -> impl Iterator<Item = &KeyEncryptionKey> {
         std::iter::once(&self.writing).chain(&self.previous)
     }
 
     /// Ids of all keys, for people.
     pub fn ids(&self) -> String {
-        self.all()
-            .map(KeyEncryptionKey::id)
-            .collect::<Vec<_>>()
-            .join(", ")
+        self.key_ids().join(", ")
+    }
+}
+
+/// None of the configured keys is one of those that would open a vault.
+fn not_configured(agent_id: &str, keyring: &Keyring, mut needed: Vec<String>) -> VaultError {
+    needed.sort();
+    needed.dedup();
+    VaultError::KeyNotConfigured {
+        agent_id: agent_id.to_owned(),
+        needed: needed.join(" or "),
+        configured: keyring.ids(),
     }
 }
 
@@ -174,6 +199,8 @@ pub(crate) struct VaultKeys {
     /// Ordered by age: the oldest writes, so that all attempts agree. All read:
     /// two first attempts may have made a key each, and sealed with it.
     keys: Vec<DataKey>,
+    /// Ids of the key-encryption keys that any of them is wrapped under.
+    wrapped_under: Vec<String>,
 }
 
 impl VaultKeys {
@@ -190,20 +217,13 @@ impl VaultKeys {
             now_ms,
             Zeroizing::new(random::bytes()),
         );
-        let mut object = KeyObject {
-            format_version: KEY_FORMAT_VERSION,
-            vault_id: vault_id.to_vec(),
-            agent_id: agent_id.to_owned(),
-            key_id: key.id.to_vec(),
-            commitment: key.commitment().to_vec(),
-            wrapped_keys: Vec::new(),
-            create_time_ms: now_ms,
-        };
-        object
-            .wrapped_keys
-            .push(wrap(&keyring.writing, &object, &key));
         let name = format!("keys/{}", hex::encode(key.id));
-        (Self { keys: vec![key] }, name, object.encode_to_vec())
+        let object = object::encode(agent_id, &keyring.writing, &key);
+        let keys = Self {
+            keys: vec![key],
+            wrapped_under: vec![keyring.writing.id()],
+        };
+        (keys, name, object)
     }
 
     /// Opens a vault's keys from its key objects (name, bytes).
@@ -215,8 +235,12 @@ impl VaultKeys {
         let mut keys: Vec<DataKey> = Vec::new();
         let mut needed = Vec::new();
         let mut broken = None;
+        let mut wrapped_under = Vec::new();
         for (name, bytes) in objects {
-            match open_key_object(agent_id, keyring, name, bytes) {
+            if let Ok(info) = inspect(agent_id, keyring, name, bytes) {
+                wrapped_under.extend(info.wrapped_under);
+            }
+            match object::open(agent_id, keyring, name, bytes) {
                 Ok(Opened::Key(key)) => keys.push(key),
                 Ok(Opened::OtherKeys(ids)) => needed.extend(ids),
                 Err(error) => broken = Some(error),
@@ -226,16 +250,20 @@ impl VaultKeys {
             return Err(error);
         }
         if keys.is_empty() {
-            needed.sort();
-            needed.dedup();
-            return Err(VaultError::KeyNotConfigured {
-                agent_id: agent_id.to_owned(),
-                needed: needed.join(" or "),
-                configured: keyring.ids(),
-            });
+            return Err(not_configured(agent_id, keyring, needed));
         }
         keys.sort_by_key(|key| (key.create_time_ms, key.id));
-        Ok(Self { keys })
+        wrapped_under.sort();
+        wrapped_under.dedup();
+        Ok(Self {
+            keys,
+            wrapped_under,
+        })
+    }
+
+    /// Ids of the key-encryption keys that any of them is wrapped under.
+    pub(crate) fn wrapped_under(&self) -> &[String] {
+        &self.wrapped_under
     }
 
     /// The key that writes.
@@ -255,110 +283,6 @@ impl VaultKeys {
             )
         })
     }
-}
-
-enum Opened {
-    Key(DataKey),
-    OtherKeys(Vec<String>),
-}
-
-fn open_key_object(agent_id: &str, keyring: &Keyring, name: &str, bytes: &[u8]) -> Result<Opened> {
-    let corrupt = |what: &str| VaultError::corrupt(name, what);
-    let object = KeyObject::decode(bytes).map_err(|_| corrupt("not a key object"))?;
-    if object.format_version != KEY_FORMAT_VERSION {
-        if object.format_version > KEY_FORMAT_VERSION && object.format_version < 1000 {
-            return Err(VaultError::Version {
-                object: name.to_owned(),
-                version: object.format_version,
-                supported: KEY_FORMAT_VERSION,
-            });
-        }
-        return Err(corrupt("not a key object"));
-    }
-    if object.agent_id != agent_id {
-        return Err(corrupt("it belongs to another agent"));
-    }
-    let key_id: [u8; 16] = object
-        .key_id
-        .as_slice()
-        .try_into()
-        .map_err(|_| corrupt("its key id is not 16 bytes"))?;
-    let vault_id: [u8; 16] = object
-        .vault_id
-        .as_slice()
-        .try_into()
-        .map_err(|_| corrupt("its vault id is not 16 bytes"))?;
-    if name != format!("keys/{}", hex::encode(key_id)) {
-        return Err(corrupt("it is named as another key"));
-    }
-    for wrapped in &object.wrapped_keys {
-        let Some(kek) = keyring
-            .all()
-            .find(|kek| kek.id[..] == wrapped.key_encryption_key_id[..])
-        else {
-            continue;
-        };
-        let secret =
-            unwrap(kek, &object, wrapped).ok_or_else(|| corrupt("its data key does not open"))?;
-        let key = DataKey::new(key_id, vault_id, object.create_time_ms, secret);
-        if key.commitment()[..] != object.commitment[..] {
-            return Err(corrupt("its data key is not the one it commits to"));
-        }
-        return Ok(Opened::Key(key));
-    }
-    if object.wrapped_keys.is_empty() {
-        return Err(corrupt("it holds no wrapped key"));
-    }
-    Ok(Opened::OtherKeys(
-        object
-            .wrapped_keys
-            .iter()
-            .map(|w| hex::encode(&w.key_encryption_key_id))
-            .collect(),
-    ))
-}
-
-fn wrap_aad(object: &KeyObject) -> Aad<Vec<u8>> {
-    let mut aad = b"nora-vault v1 wrap".to_vec();
-    aad.extend_from_slice(&object.vault_id);
-    aad.extend_from_slice(&object.key_id);
-    aad.extend_from_slice(&object.commitment);
-    aad.extend_from_slice(&object.create_time_ms.to_be_bytes());
-    aad.extend_from_slice(object.agent_id.as_bytes());
-    Aad::from(aad)
-}
-
-fn wrap(kek: &KeyEncryptionKey, object: &KeyObject, key: &DataKey) -> WrappedKey {
-    let nonce: [u8; 12] = random::bytes();
-    let mut ciphertext = key.secret.to_vec();
-    kek.cipher()
-        .seal_in_place_append_tag(
-            Nonce::assume_unique_for_key(nonce),
-            wrap_aad(object),
-            &mut ciphertext,
-        )
-        .expect("32 bytes are within AES-GCM's limit");
-    WrappedKey {
-        key_encryption_key_id: kek.id.to_vec(),
-        nonce: nonce.to_vec(),
-        ciphertext,
-    }
-}
-
-fn unwrap(
-    kek: &KeyEncryptionKey,
-    object: &KeyObject,
-    wrapped: &WrappedKey,
-) -> Option<Zeroizing<[u8; 32]>> {
-    let nonce = Nonce::try_assume_unique_for_key(&wrapped.nonce).ok()?;
-    let mut ciphertext = Zeroizing::new(wrapped.ciphertext.clone());
-    let plain = kek
-        .cipher()
-        .open_in_place(nonce, wrap_aad(object), &mut ciphertext)
-        .ok()?;
-    let mut secret = Zeroizing::new([0; 32]);
-    (plain.len() == 32).then(|| secret.copy_from_slice(plain))?;
-    Some(secret)
 }
 
 #[cfg(test)]

@@ -11,14 +11,15 @@
 //! - [`vault`]: a vault opened
 //! - [`write`]: source to vault: read, cut, segment, compress, seal, pack, put
 //! - [`read`]: vault to sink: list, one file, everything, tar, verify
-//! - [`compact`]: what no backup needs any more goes; `erase`: everything does
+//! - [`compact`]: what no backup needs any more goes; [`mod@erase`]: everything does
+//! - [`mod@rewrap`]: data keys under another key-encryption key
 //!
 //! The format is described field by field in docs/format.md. This crate knows
 //! nothing of gRPC, SQL, queues or containers.
 
 pub mod compact;
 pub mod destination;
-mod erase;
+pub mod erase;
 pub mod error;
 mod id;
 mod index;
@@ -29,6 +30,7 @@ pub mod meter;
 mod pack;
 mod random;
 pub mod read;
+pub mod rewrap;
 pub mod seal;
 pub mod settings;
 pub mod store;
@@ -42,6 +44,7 @@ pub use keyring::{KeyEncryptionKey, Keyring};
 pub use manifest::ManifestRef;
 pub use meter::{Meter, Phase};
 pub use read::{BackupReader, ContentReader, EntryIter, TarSpec, VerifyDepth, VerifyReport, Walk};
+pub use rewrap::{RewrapPolicy, RewrapReport, rewrap, survey};
 pub use settings::{DestinationSettings, KeySettings, SettingsError, VaultSettings};
 pub use store::{OpendalStore, Store};
 pub use vault::Vault;

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Longest key object that a reader accepts.
-const KEY_OBJECT_BYTES_MAX: u64 = 1024 * 1024;
+pub(crate) const KEY_OBJECT_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Everything stored for one agent at one destination.
 #[derive(Debug, Clone)]
@@ -114,6 +114,12 @@ impl Vault {
     /// The agent's id.
     pub fn agent_id(&self) -> &str {
         &self.agent_id
+    }
+
+    /// Ids of the key-encryption keys that its data keys were wrapped under when it was
+    /// opened.
+    pub fn wrapped_under(&self) -> &[String] {
+        self.keys.wrapped_under()
     }
 
     /// The backups whose manifests are stored, all attempts, in no order.
@@ -420,7 +426,8 @@ async fn load_keys(
     VaultKeys::open(agent_id, keyring, &objects).map(Some)
 }
 
-async fn holds_data(store: &dyn Store, root: &str) -> Result<bool> {
+/// Whether there is anything that keys would open.
+pub(crate) async fn holds_data(store: &dyn Store, root: &str) -> Result<bool> {
     for folder in ["backups/", "packs/"] {
         if !store.list(&format!("{root}{folder}")).await?.is_empty() {
             return Ok(true);

@@ -102,7 +102,7 @@ impl std::fmt::Debug for KeySettings {
 impl KeySettings {
     /// Whether a key to write with is set, wherever it comes from.
     pub fn is_set(&self) -> bool {
-        self.writing().iter().any(|source| source.is_set())
+        self.writing().iter().any(Source::is_set)
     }
 
     /// The keyring. Reads files and runs commands: to be called once, at the start.

@@ -77,7 +77,10 @@ async fn look(context: &JobContext, backup_id: &str) -> Result<Option<Failure>, 
 fn found(error: JobError) -> Result<Failure, JobError> {
     match error {
         JobError::Failed { failure, .. }
-            if matches!(failure.reason.as_str(), "OBJECT_MISSING" | "OBJECT_CORRUPT") =>
+            if matches!(
+                failure.reason.as_str(),
+                "OBJECT_MISSING" | "OBJECT_CORRUPT" | "KEYS_GONE"
+            ) =>
         {
             Ok(failure)
         }
