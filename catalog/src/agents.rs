@@ -209,6 +209,8 @@ pub(crate) async fn insert_agent(
         update_time_ms: now_ms,
         deregister_time_ms: None,
         retention_due_ms: now_ms,
+        patterns: encode_patterns(new),
+        size_warning_bytes: size_warning(new),
     };
     agents::Entity::insert(agents::ActiveModel::from(row.clone()).reset_all())
         .exec_without_returning(tx.db())
@@ -231,6 +233,8 @@ async fn update_agent(
         source: Set(new.source.encode_to_vec()),
         integrations: Set(encode_integrations(new)),
         pool: Set(new.pool.clone()),
+        patterns: Set(encode_patterns(new)),
+        size_warning_bytes: Set(size_warning(new)),
         etag: Set(etag.clone()),
         update_time_ms: Set(now_ms),
         ..Default::default()
@@ -262,6 +266,8 @@ async fn update_agent(
         source: new.source.clone(),
         integrations: new.integrations.clone(),
         pool: new.pool.clone(),
+        patterns: new.patterns.clone(),
+        size_warning_bytes: new.size_warning_bytes,
         etag,
         update_time_ms: now_ms,
         ..before
@@ -275,6 +281,8 @@ fn is_same(before: &Agent, new: &NewAgent) -> bool {
         && before.source == new.source
         && before.integrations == new.integrations
         && before.pool == new.pool
+        && before.patterns == new.patterns
+        && before.size_warning_bytes == new.size_warning_bytes
 }
 
 /// Whether a job that a caller asked for waits or runs. Deletions and
@@ -343,6 +351,15 @@ pub(crate) async fn look_at_retention(
 fn encode_integrations(new: &NewAgent) -> Vec<u8> {
     let items = new.integrations.clone();
     stored::Integrations { items }.encode_to_vec()
+}
+
+fn encode_patterns(new: &NewAgent) -> Vec<u8> {
+    let items = new.patterns.clone();
+    stored::Texts { items }.encode_to_vec()
+}
+
+fn size_warning(new: &NewAgent) -> i64 {
+    i64::try_from(new.size_warning_bytes).unwrap_or(i64::MAX)
 }
 
 fn new_etag() -> String {

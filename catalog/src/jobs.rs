@@ -8,8 +8,8 @@ use sea_orm::{
 };
 
 use crate::{
-    BackupState, Catalog, CatalogError, ClaimOutcome, FailOutcome, Failure, Fence, Job, JobKind,
-    JobState, Lease, Renewal, RestoreState,
+    AfterHook, BackupState, Catalog, CatalogError, ClaimOutcome, FailOutcome, Failure, Fence, Job,
+    JobKind, JobState, Lease, Renewal, RestoreState,
     connection::Tx,
     entities::{agents, backups, jobs, restores},
     error::Doing as _,
@@ -121,6 +121,23 @@ impl Catalog {
         tx.commit().await
     }
 
+    /// Notes which command this attempt owes a container, before it does what the
+    /// command undoes, or (None) that it was run. Errors: `Fenced`.
+    pub async fn note_after_hook(
+        &self,
+        fence: &Fence,
+        hook: Option<&AfterHook>,
+    ) -> Result<(), CatalogError> {
+        let tx = self.begin("note after hook").await?;
+        let job = transitions::lock_held(&tx, fence).await?;
+        let change = jobs::ActiveModel {
+            after_hook: Set(hook.map(AfterHook::encode_to_vec)),
+            ..Default::default()
+        };
+        transitions::change_job(&tx, &job, change).await?;
+        tx.commit().await
+    }
+
     /// Ends this attempt without success: back to the queue when `retryable`,
     /// tries are left and no cancellation was asked for. Errors: `Fenced`.
     pub async fn fail_job(
@@ -142,7 +159,7 @@ impl Catalog {
                 failure: Some(&failure),
                 waiting_reason: &failure.message,
                 counts: true,
-                leftover: job.paused_container.is_some(),
+                leftover: stored::owes_container(&job),
             };
             transitions::requeue(&tx, &job, how, now_ms).await?;
             FailOutcome::WillRetry { at_ms }
@@ -178,7 +195,7 @@ impl Catalog {
                 failure: None,
                 waiting_reason: "its worker stopped; it goes on with the next one",
                 counts: false,
-                leftover: job.paused_container.is_some(),
+                leftover: stored::owes_container(&job),
             };
             transitions::requeue(&tx, &job, how, now_ms).await?;
             JobState::Queued

@@ -14,6 +14,7 @@
 //! - `connection`: SQLite or PostgreSQL, reading and writing
 //! - `entities`: the tables; `stored`: rows to models and back; `pages`;
 //!   `partial`: conditions with a partial index behind them
+//! - [`patterns`]: what is left out of an agent's backups, a pure calculation
 //! - `agents`, `backups`, `deletion`, `restores`, `verification`, `usage`: what
 //!   callers ask for; `requests`: each call once
 //! - `transitions`: the states of jobs and of what they are about; `jobs`: claim,
@@ -35,6 +36,7 @@
 pub mod error;
 pub mod limits;
 pub mod model;
+pub mod patterns;
 pub mod retention;
 pub mod settings;
 pub mod timing;
@@ -68,6 +70,7 @@ mod workers;
 pub use announcements::Announcement;
 pub use error::CatalogError;
 pub use model::*;
+pub use patterns::Patterns;
 pub use settings::{CatalogSettings, DatabaseUrl};
 pub use workers::Worker;
 

@@ -6,7 +6,8 @@ mod schedules;
 mod states;
 
 pub use jobs::{
-    ClaimOutcome, DispatchItem, FailOutcome, Fence, Job, Lease, ReapOutcome, Reaped, Renewal,
+    AfterHook, ClaimOutcome, DispatchItem, FailOutcome, Fence, Job, Lease, ReapOutcome, Reaped,
+    Renewal,
 };
 pub use proto::backup::v1::Failure;
 use proto::backup::v1::{
@@ -34,6 +35,10 @@ pub struct Agent {
     pub integrations: Vec<Integration>,
     /// The pool whose workers reach the source.
     pub pool: String,
+    /// What is left out of its backups, as lines of a .gitignore file.
+    pub patterns: Vec<String>,
+    /// From which size on a backup carries a warning; 0: as the operator set it.
+    pub size_warning_bytes: u64,
     /// Changes with every change of the fields above.
     pub etag: String,
     /// The restore that made it.
@@ -63,6 +68,10 @@ pub struct NewAgent {
     pub integrations: Vec<Integration>,
     /// The pool whose workers reach the source.
     pub pool: String,
+    /// What is left out of its backups, as lines of a .gitignore file.
+    pub patterns: Vec<String>,
+    /// From which size on a backup carries a warning; 0: as the operator set it.
+    pub size_warning_bytes: u64,
 }
 
 /// A backup.

@@ -53,8 +53,8 @@ impl Catalog {
         let Some(mut job) = job.filter(expired) else {
             return Ok(None);
         };
-        // A restore may be half-made, a container may be paused.
-        job.leftover = job.kind == JobKind::Restore || job.paused_container.is_some();
+        // A restore may be half-made, a container may be paused, or wait for a command.
+        job.leftover = job.kind == JobKind::Restore || stored::owes_container(&job);
         let outcome = if job.cancel_requested {
             transitions::end_canceled(&tx, &job, now_ms).await?;
             ReapOutcome::Canceled
@@ -89,8 +89,8 @@ impl Catalog {
     }
 
     /// Jobs of a pool that have ended and whose dead worker may have left
-    /// something: a paused container (`paused_container`), or a half-made
-    /// restore. A worker of the pool cleans up, then calls `leftover_cleaned`.
+    /// something: a paused container (`paused_container`), a command that was not
+    /// run (`after_hook`), or a half-made restore. A worker of the pool cleans up, then calls `leftover_cleaned`.
     pub async fn leftovers(&self, pool: &str, limit: u64) -> Result<Vec<Job>, CatalogError> {
         let rows = jobs::Entity::find()
             .filter(is_literally(jobs::Column::Leftover, true))
@@ -110,6 +110,7 @@ impl Catalog {
         jobs::Entity::update_many()
             .col_expr(jobs::Column::Leftover, Expr::value(false))
             .col_expr(jobs::Column::PausedContainer, Expr::value(None::<String>))
+            .col_expr(jobs::Column::AfterHook, Expr::value(None::<Vec<u8>>))
             .filter(jobs::Column::JobId.eq(job_id))
             .filter(jobs::Column::State.is_not_in([JobState::Queued, JobState::Running]))
             .exec(tx.db())

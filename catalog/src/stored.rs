@@ -24,7 +24,7 @@ pub(crate) struct BackupWarnings {
     pub(crate) items: Vec<BackupWarning>,
 }
 
-/// A list of a restore's warnings.
+/// A list of texts: a restore's warnings, an agent's patterns.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Texts {
     #[prost(string, repeated, tag = "1")]
@@ -61,6 +61,7 @@ pub(crate) fn failure(reason: Option<String>, message: Option<String>) -> Option
 pub(crate) fn agent(row: agents::Model) -> Result<Agent, CatalogError> {
     let source: Source = decode(&row.source, "source", &row.agent_id)?;
     let integrations: Integrations = decode(&row.integrations, "integrations", &row.agent_id)?;
+    let patterns: Texts = decode(&row.patterns, "patterns", &row.agent_id)?;
     Ok(Agent {
         source,
         integrations: integrations.items,
@@ -69,6 +70,8 @@ pub(crate) fn agent(row: agents::Model) -> Result<Agent, CatalogError> {
         owner_id: row.owner_id,
         workspace_id: row.workspace_id,
         pool: row.pool,
+        patterns: patterns.items,
+        size_warning_bytes: row.size_warning_bytes as u64,
         etag: row.etag,
         restore_id: row.restore_id,
         vault_bytes: row.vault_bytes as u64,
@@ -144,6 +147,10 @@ pub(crate) fn restore(
 }
 
 pub(crate) fn job(row: jobs::Model) -> Result<Job, CatalogError> {
+    let after_hook = row.after_hook.as_deref();
+    let after_hook = after_hook
+        .map(|bytes| decode(bytes, "after_hook", &row.job_id))
+        .transpose()?;
     Ok(Job {
         progress: job_progress(&row)?,
         job_id: row.job_id,
@@ -165,6 +172,7 @@ pub(crate) fn job(row: jobs::Model) -> Result<Job, CatalogError> {
         lease_expire_time_ms: row.lease_expire_time_ms,
         cancel_requested: row.cancel_requested,
         paused_container: row.paused_container,
+        after_hook,
         failure: failure(row.failure_reason, row.failure_message),
         create_time_ms: row.create_time_ms,
         start_time_ms: row.start_time_ms,
@@ -239,5 +247,10 @@ fn timestamp(time_ms: i64) -> prost_types::Timestamp {
 
 /// Whether a job that ended, or waits, may have left something to clean up.
 pub(crate) fn has_leftover(job: &jobs::Model) -> bool {
-    job.leftover || (job.state == JobState::Running && job.paused_container.is_some())
+    job.leftover || (job.state == JobState::Running && owes_container(job))
+}
+
+/// Whether an attempt has something to undo in a container that it has not reported undone.
+pub(crate) fn owes_container(job: &jobs::Model) -> bool {
+    job.paused_container.is_some() || job.after_hook.is_some()
 }

@@ -94,6 +94,7 @@ pub(crate) fn job_row(new: NewJob<'_>, now_ms: i64) -> jobs::Model {
         lease_expire_time_ms: None,
         cancel_requested: false,
         paused_container: None,
+        after_hook: None,
         leftover: false,
         failure_reason: None,
         failure_message: None,

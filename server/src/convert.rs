@@ -25,6 +25,8 @@ pub fn agent(agent: catalog::Agent) -> Agent {
         update_time: Some(timestamp(agent.update_time_ms)),
         etag: agent.etag,
         restore_id: agent.restore_id.unwrap_or_default(),
+        patterns: agent.patterns,
+        size_warning_bytes: agent.size_warning_bytes,
     }
 }
 

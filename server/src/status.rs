@@ -235,6 +235,7 @@ pub fn code_of(reason: ErrorReason) -> Code {
         | R::KeysNotRotated
         | R::SourceNotFound
         | R::SourceDenied
+        | R::HookFailed
         | R::DownloadChanged
         | R::ImageMissing
         | R::JobTimeout

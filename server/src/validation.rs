@@ -3,10 +3,14 @@
 //! A [`Checks`] gathers every fault of a request, by field, so that a caller learns them all at
 //! once.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    ops::RangeInclusive,
+    time::Duration,
+};
 
 use proto::backup::v1::{
-    Agent, DirectorySource, DockerSource, Integration, RestorePlan, Source, restore_plan,
+    Agent, DirectorySource, DockerSource, Hooks, Integration, RestorePlan, Source, restore_plan,
     source::Kind,
 };
 use tonic_types::FieldViolation;
@@ -30,6 +34,9 @@ const RESOURCE_ID_CHARS_MAX: usize = 64;
 const PATH_BYTES_MAX: usize = 4_096;
 const CONTAINER_CHARS_MAX: usize = 255;
 const CAPTURE_PATHS_MAX: usize = 100;
+const HOOK_ARGUMENTS_MAX: usize = 64;
+const HOOK_BYTES_MAX: usize = 16_384;
+const HOOK_TIMES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_mins(10);
 const INTEGRATIONS_MAX: usize = 100;
 const INTEGRATION_TYPE_CHARS_MAX: usize = 64;
 const CONFIG_BYTES_MAX: usize = 65_536;
@@ -183,6 +190,14 @@ impl Checks {
             "must be 1 to 64 characters of a-z, 0-9, '-' and '_'",
         );
         self.source(agent.source.as_ref());
+        if let Err(bad) = catalog::Patterns::new(&agent.patterns) {
+            self.fault(format!("agent.patterns[{}]", bad.index), bad.why);
+        }
+        self.that(
+            i64::try_from(agent.size_warning_bytes).is_ok(),
+            "agent.size_warning_bytes",
+            "must be less than 2^63",
+        );
         self.integrations(&agent.integrations);
     }
 
@@ -196,6 +211,7 @@ impl Checks {
                 container,
                 paths,
                 consistency,
+                hooks,
             })) => {
                 self.that(
                     !container.is_empty() && is_container(container),
@@ -216,7 +232,40 @@ impl Checks {
                     "agent.source.docker.consistency",
                     "must be a value of Consistency",
                 );
+                if let Some(hooks) = hooks {
+                    self.hooks(hooks);
+                }
             }
+        }
+    }
+
+    fn hooks(&mut self, hooks: &Hooks) {
+        const FIELD: &str = "agent.source.docker.hooks";
+        self.that(
+            hooks.before.is_some() || hooks.after.is_some(),
+            FIELD,
+            "must have a command before or after, or be left out",
+        );
+        for (name, command) in [("before", &hooks.before), ("after", &hooks.after)] {
+            let Some(command) = command else { continue };
+            let field = |part: &str| format!("{FIELD}.{name}.{part}");
+            let bytes: usize = command.argv.iter().map(String::len).sum();
+            self.that(
+                (1..=HOOK_ARGUMENTS_MAX).contains(&command.argv.len())
+                    && bytes <= HOOK_BYTES_MAX
+                    && command.argv.iter().all(|argument| !argument.contains('\0'))
+                    && command
+                        .argv
+                        .first()
+                        .is_some_and(|program| !program.is_empty()),
+                &field("argv"),
+                "must be a program and its arguments: 1 to 64, together at most 16,384 bytes",
+            );
+            self.text(&field("user"), &command.user, OWNER_CHARS_MAX);
+            let fits = command.timeout.is_none_or(|timeout| {
+                Duration::try_from(timeout).is_ok_and(|timeout| HOOK_TIMES.contains(&timeout))
+            });
+            self.that(fits, &field("timeout"), "must be 1 second to 10 minutes");
         }
     }
 

@@ -8,6 +8,7 @@
 //! - [`api`]: talks to it over gRPC, with tokens for any user and role
 //! - [`cli`]: runs `nora-backup` commands and reads what they print
 //! - [`tree`]: describes a folder so exactly that two can be compared
+//! - [`containers`]: agents in containers of that engine
 //! - [`fixture`]: makes folders with every kind of entry
 //! - [`vaults`]: looks at what lies in a destination, from the outside
 //! - [`chaos`]: kills, stops and cuts off parts of a fleet under load, and checks
@@ -19,6 +20,7 @@
 pub mod api;
 pub mod chaos;
 pub mod cli;
+pub mod containers;
 pub mod fixture;
 pub mod fleet;
 pub mod mount;

@@ -1,218 +1,18 @@
 //! Agents in containers, on a real Docker Engine: what is the container's own
 //! comes back in a new one, and the original is left alone.
 
-use std::{collections::HashMap, io::Read as _};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use bollard::{
-    API_DEFAULT_VERSION, Docker,
-    exec::{CreateExecOptions, StartExecResults},
-    models::{ContainerCreateBody, ContainerInspectResponse, HostConfig, PortBinding},
-    query_parameters::{
-        CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder,
-        RemoveContainerOptionsBuilder, StartContainerOptions,
-    },
-};
-use futures::TryStreamExt as _;
+use bollard::models::ContainerInspectResponse;
 use proto::backup::v1::{
-    Agent, Backup, Consistency, DockerSource, DockerTarget, Integration, Phase, Restore,
-    RestorePlan, Source, StartRestoreRequest, backup, restore, restore_plan, source,
+    Backup, Consistency, DockerTarget, HookCommand, Hooks, Phase, Restore, RestorePlan,
+    StartRestoreRequest, backup, restore, restore_plan,
 };
-use services::{api::Api, services as real, standalone::Standalone};
-
-const OWNER: &str = "user-1";
-/// What an agent's life has left in its container.
-const LIFE: &str = "
-set -e
-echo remembered > /data/memory.txt
-mkdir -p /data/deep/er && echo x > /data/deep/er/x && ln -s x /data/deep/er/link && ln /data/memory.txt /data/deep/hard
-chown -R 1000:1000 /data/deep && chmod 4750 /data/deep/er/x
-head -c 3000000 /dev/urandom > /data/noise
-mkfifo /data/pipe
-echo temperature=1 >> /etc/agent.conf
-rm /opt/agent/unwanted
-echo made > /opt/agent/made && touch -d '1969-12-31 23:00:00' /opt/agent/made
-mkdir -p /home/agent/work && echo draft > /home/agent/work/draft
-";
-
-/// A container with a life, and the means to look at it; removed when dropped.
-struct Agents {
-    docker: Docker,
-    names: Vec<String>,
-}
-
-impl Agents {
-    fn connect() -> Result<Self> {
-        let host = real::address("NORA_TEST_DOCKER_HOST");
-        let path = host.strip_prefix("unix://").context("a unix socket")?;
-        Ok(Self {
-            docker: Docker::connect_with_unix(path, 120, API_DEFAULT_VERSION)?,
-            names: Vec::new(),
-        })
-    }
-
-    async fn create(&mut self, name: &str) -> Result<()> {
-        let ports = HashMap::from([(
-            "8080/tcp".to_owned(),
-            Some(vec![PortBinding {
-                host_ip: None,
-                host_port: Some(String::new()),
-            }]),
-        )]);
-        let body = ContainerCreateBody {
-            image: Some(real::IMAGE.to_owned()),
-            cmd: Some(vec!["/bin/sleep".into(), "100000".into()]),
-            env: Some(vec!["AGENT_MODE=careful".into(), "PATH=/bin".into()]),
-            labels: Some(HashMap::from([("nora.test".to_owned(), name.to_owned())])),
-            working_dir: Some("/home/agent".to_owned()),
-            host_config: Some(HostConfig {
-                binds: Some(vec![format!("{name}-data:/data")]),
-                port_bindings: Some(ports),
-                memory: Some(64 << 20),
-                ..HostConfig::default()
-            }),
-            ..ContainerCreateBody::default()
-        };
-        let options = CreateContainerOptionsBuilder::new().name(name).build();
-        self.docker
-            .create_container(Some(options), body)
-            .await
-            .with_context(|| format!("create container {name}"))?;
-        self.names.push(name.to_owned());
-        self.docker
-            .start_container(name, None::<StartContainerOptions>)
-            .await?;
-        self.run(name, LIFE).await?;
-        Ok(())
-    }
-
-    /// Runs a shell script in a container; it must succeed.
-    async fn run(&self, name: &str, script: &str) -> Result<String> {
-        let options = CreateExecOptions {
-            cmd: Some(vec![
-                "/bin/sh".to_owned(),
-                "-c".to_owned(),
-                script.to_owned(),
-            ]),
-            attach_stdout: Some(true),
-            attach_stderr: Some(true),
-            ..CreateExecOptions::default()
-        };
-        let exec = self.docker.create_exec(name, options).await?.id;
-        let StartExecResults::Attached { output, .. } = self.docker.start_exec(&exec, None).await?
-        else {
-            bail!("the script is not attached")
-        };
-        let said: Vec<String> = output.map_ok(|line| line.to_string()).try_collect().await?;
-        let said = said.concat();
-        match self.docker.inspect_exec(&exec).await?.exit_code {
-            Some(0) => Ok(said),
-            code => bail!("a script in {name} ended with {code:?}: {said}"),
-        }
-    }
-
-    async fn inspect(&self, name: &str) -> Result<ContainerInspectResponse> {
-        Ok(self.docker.inspect_container(name, None).await?)
-    }
-
-    /// Every file under some paths: header and content, as the engine's archives
-    /// tell; works on stopped containers.
-    async fn describe(&self, name: &str, paths: &[&str]) -> Result<HashMap<String, String>> {
-        let mut all = HashMap::new();
-        for path in paths {
-            let options = DownloadFromContainerOptionsBuilder::new()
-                .path(path)
-                .build();
-            let chunks: Vec<bytes::Bytes> = self
-                .docker
-                .download_from_container(name, Some(options))
-                .try_collect()
-                .await?;
-            let mut archive = tar::Archive::new(std::io::Cursor::new(chunks.concat()));
-            for entry in archive.entries()? {
-                let mut entry = entry?;
-                let own = [
-                    &b"etc/mtab"[..],
-                    b"etc/hosts",
-                    b"etc/hostname",
-                    b"etc/resolv.conf",
-                ];
-                if own.iter().any(|path| entry.path_bytes().ends_with(path)) {
-                    // The engine's own, made anew with each container.
-                    continue;
-                }
-                let header = entry.header();
-                let mut text = format!(
-                    "{:?} {:o} {}:{} mtime {} link {:?}",
-                    header.entry_type(),
-                    header.mode()? & 0o7777,
-                    header.uid()?,
-                    header.gid()?,
-                    // Folders' times change as mounts are made in them.
-                    if header.entry_type().is_dir() {
-                        0
-                    } else {
-                        header.mtime()?
-                    },
-                    entry.link_name_bytes(),
-                );
-                let mut content = Vec::new();
-                entry.read_to_end(&mut content)?;
-                text.push_str(blake3::hash(&content).to_hex().as_str());
-                all.insert(format!("{path}: {}", entry.path()?.display()), text);
-            }
-        }
-        Ok(all)
-    }
-
-    async fn remove(&self) -> Result<()> {
-        for name in &self.names {
-            let options = RemoveContainerOptionsBuilder::new()
-                .force(true)
-                .v(true)
-                .build();
-            let _ = self.docker.remove_container(name, Some(options)).await;
-        }
-        Ok(())
-    }
-}
-
-async fn standalone(name: &str) -> Result<Standalone> {
-    let mut standalone = Standalone::prepare(name)?.with_env(
-        "NORA_BACKUP_DOCKER_HOST",
-        real::address("NORA_TEST_DOCKER_HOST"),
-    );
-    standalone.launch().await?;
-    Ok(standalone)
-}
-
-async fn register(
-    api: &mut Api,
-    agent_id: &str,
-    container: &str,
-    paths: &[&str],
-    consistency: Consistency,
-) -> Result<Agent> {
-    let docker = DockerSource {
-        container: container.to_owned(),
-        paths: paths.iter().map(|path| (*path).to_owned()).collect(),
-        consistency: consistency.into(),
-    };
-    let agent = Agent {
-        agent_id: agent_id.to_owned(),
-        owner_id: OWNER.to_owned(),
-        source: Some(Source {
-            kind: Some(source::Kind::Docker(docker)),
-        }),
-        integrations: vec![Integration {
-            r#type: "slack".into(),
-            name: "team".into(),
-            config_json: r#"{"channel":"x"}"#.into(),
-        }],
-        ..Agent::default()
-    };
-    api.register(agent).await
-}
+use services::{
+    api::Api,
+    containers::{Agents, OWNER, register, standalone},
+};
 
 fn plan(agent_id: &str, container_name: &str, start: bool) -> RestorePlan {
     let target = DockerTarget {
@@ -265,6 +65,7 @@ async fn a_container_comes_back_as_a_new_one_and_the_original_is_untouched() -> 
         original,
         &[],
         Consistency::Live,
+        None,
     )
     .await?;
     let mut user = standalone.user(OWNER).await?;
@@ -346,6 +147,7 @@ async fn only_the_paths_named_are_captured() -> Result<()> {
         "nora-paths",
         &["/data/deep", "/etc/agent.conf"],
         Consistency::Live,
+        None,
     )
     .await?;
     let mut user = standalone.user(OWNER).await?;
@@ -386,6 +188,7 @@ async fn a_second_backup_of_a_container_stores_only_what_changed() -> Result<()>
         "nora-twice",
         &[],
         Consistency::Live,
+        None,
     )
     .await?;
     let mut user = standalone.user(OWNER).await?;
@@ -418,6 +221,7 @@ async fn a_paused_container_is_resumed_after_success_after_cancel_and_after_a_ki
         "nora-paused",
         &[],
         Consistency::Pause,
+        None,
     )
     .await?;
     let outcome = async {
@@ -480,6 +284,7 @@ async fn a_container_or_an_engine_that_is_not_there_fails_with_the_cause() -> Re
         "nora-no-such-container",
         &[],
         Consistency::Live,
+        None,
     )
     .await?;
     let mut user = standalone.user(OWNER).await?;
@@ -492,4 +297,92 @@ async fn a_container_or_an_engine_that_is_not_there_fails_with_the_cause() -> Re
     let failure = user.make_backup("gone").await?.failure.unwrap_or_default();
     assert_eq!(failure.reason, "ENGINE_UNAVAILABLE", "{failure:?}");
     Ok(())
+}
+
+#[tokio::test]
+async fn the_command_after_a_backup_runs_also_when_the_worker_is_killed() -> Result<()> {
+    let mut agents = Agents::connect()?;
+    agents.create("nora-hooked").await?;
+    let outcome = killed_around_commands(&agents).await;
+    agents.remove().await?;
+    outcome
+}
+
+async fn killed_around_commands(agents: &Agents) -> Result<()> {
+    let command = |what: &str| HookCommand {
+        argv: vec![
+            "/bin/sh".into(),
+            "-c".into(),
+            format!("echo {what} >> /data/commands"),
+        ],
+        ..HookCommand::default()
+    };
+    let mut program = standalone("docker-hooks").await?;
+    let hooks = Hooks {
+        before: Some(command("before")),
+        after: Some(command("after")),
+        continue_on_error: false,
+    };
+    register(
+        &mut program.control_plane().await?,
+        "hooked",
+        "nora-hooked",
+        &["/data"],
+        Consistency::Pause,
+        Some(hooks),
+    )
+    .await?;
+    for failpoint in ["worker-before-hook", "worker-hooked"] {
+        agents.run("nora-hooked", ": > /data/commands").await?;
+        program.stop()?;
+        program.set_env("FAILPOINTS", format!("{failpoint}=pause"));
+        program.launch().await?;
+        let mut user = program.user(OWNER).await?;
+        let created = user.create_backup("hooked").await?;
+        program.wait_until_quiet().await?;
+        program.kill()?;
+        program.remove_env("FAILPOINTS");
+        program.launch().await?;
+        let mut user = program.user(OWNER).await?;
+        let ended = user.watch_backup(&created.backup_id, |_| false).await?;
+        assert_eq!(
+            ended.state(),
+            backup::State::Completed,
+            "{:?}",
+            ended.failure
+        );
+        let said = agents.run("nora-hooked", "cat /data/commands").await?;
+        // The dead attempt's is run first, then both of the next attempt.
+        let expected = match failpoint {
+            "worker-before-hook" => "after\nbefore\nafter\n",
+            _ => "before\nafter\nbefore\nafter\n",
+        };
+        assert_eq!(said, expected, "{failpoint}");
+    }
+
+    // Killed, and canceled before the next attempt: whoever clears up runs it.
+    agents.run("nora-hooked", ": > /data/commands").await?;
+    program.stop()?;
+    program.set_env("FAILPOINTS", "worker-hooked=pause".to_owned());
+    program.launch().await?;
+    let mut user = program.user(OWNER).await?;
+    let created = user.create_backup("hooked").await?;
+    program.wait_until_quiet().await?;
+    let request = proto::backup::v1::CancelBackupRequest {
+        backup_id: created.backup_id.clone(),
+    };
+    user.backups.cancel_backup(request).await?;
+    program.kill()?;
+    program.remove_env("FAILPOINTS");
+    program.launch().await?;
+    let mut user = program.user(OWNER).await?;
+    let ended = user.watch_backup(&created.backup_id, |_| false).await?;
+    assert_eq!(ended.state(), backup::State::Canceled);
+    for _ in 0..1_200 {
+        if agents.run("nora-hooked", "cat /data/commands").await? == "before\nafter\n" {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    bail!("the command after was never run")
 }

@@ -70,7 +70,8 @@ fn state_at(failpoint: &str) -> Option<backup::State> {
 
 /// Failpoints that other tests use: to slow work down (crash.rs, ending.rs), to
 /// stop at every call of the destination (vault/tests/compact), or to be killed at
-/// in a fleet (chaos.rs; one process has nobody to announce to).
+/// in a fleet (chaos.rs; one process has nobody to announce to) or around a
+/// container's commands (docker.rs).
 const ELSEWHERE: &[&str] = &[
     "vault-batch-decoding",
     "compact-manifest-removed",
@@ -79,6 +80,8 @@ const ELSEWHERE: &[&str] = &[
     "announcer-before-mark",
     "vault-rewrap-before-put",
     "vault-rewrap-stored",
+    "worker-before-hook",
+    "worker-hooked",
 ];
 
 #[test]

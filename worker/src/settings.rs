@@ -79,6 +79,12 @@ pub struct WorkerSettings {
     #[arg(long = "restore-devices", env = "NORA_BACKUP_RESTORE_DEVICES", value_name = "BOOL",
           default_value = "false", action = clap::ArgAction::Set, value_parser = flag)]
     pub restore_devices: bool,
+
+    /// Size of an agent's files, in MB of 1,048,576 bytes, from which on its backups carry a warning,
+    /// unless the agent says otherwise (0: none)
+    #[arg(long = "size-warning-mb", env = SIZE_WARNING.variable, value_name = "MB",
+          default_value_t = SIZE_WARNING.default, value_parser = |text: &str| SIZE_WARNING.number(text))]
+    pub size_warning_mb: u64,
 }
 
 /// How long a job that was told to stop may take to do so before it is left to itself.
@@ -130,6 +136,14 @@ const COMPACT_GRACE: Whole = Whole {
     max: 90 * 24 * 3_600_000,
     unit: " milliseconds",
 };
+const SIZE_WARNING: Whole = Whole {
+    variable: "NORA_BACKUP_SIZE_WARNING_MB",
+    default: 0,
+    default_text: "0",
+    min: 0,
+    max: 1 << 40,
+    unit: " MB",
+};
 const HEALTH_PORT: Whole = Whole {
     variable: "BACKUP_WORKER_HEALTH_PORT",
     default: 4002,
@@ -174,6 +188,7 @@ impl Default for WorkerSettings {
             health_port: HEALTH_PORT.default as u16,
             health_address: IpAddr::from([0, 0, 0, 0]),
             restore_devices: false,
+            size_warning_mb: SIZE_WARNING.default,
         }
     }
 }

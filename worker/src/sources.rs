@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use catalog::CatalogError;
+use catalog::{AfterHook, CatalogError, Patterns};
 use proto::backup::v1::{Source as SourceMessage, source::Kind};
 use tokio_util::sync::CancellationToken;
 use vault::{BackupWriter, Meter, VaultError};
@@ -36,17 +36,22 @@ pub struct CaptureContext {
     pub cancel: CancellationToken,
     /// Where progress is counted: what is done by the writer, the totals by the source.
     pub meter: Arc<Meter>,
-    /// Where a source that pauses its agent writes that down, before it does so.
-    pub pauses: Arc<dyn PauseLog>,
+    /// What is left out, relative to the top of the source.
+    pub patterns: Arc<Patterns>,
+    /// Where a source that changes something about its agent writes that down, before it does so.
+    pub undo: Arc<dyn UndoLog>,
 }
 
-/// Remembers which container an attempt has paused, so that it is resumed even when the worker
-/// dies.
+/// Remembers what an attempt has to undo, so that it is undone even when the worker dies.
 #[async_trait]
-pub trait PauseLog: Send + Sync {
+pub trait UndoLog: Send + Sync {
     /// Notes that `container` is about to be paused, or (`None`) that nothing is paused any more.
     /// An error means that it is not noted: do not pause.
-    async fn note(&self, container: Option<&str>) -> Result<(), CatalogError>;
+    async fn note_paused(&self, container: Option<&str>) -> Result<(), CatalogError>;
+
+    /// Notes that a command has to be run, before what it undoes is done, or (`None`) that it
+    /// was. An error means that it is not noted: do not begin.
+    async fn note_after(&self, hook: Option<&AfterHook>) -> Result<(), CatalogError>;
 }
 
 /// Reads an agent's whole state.
@@ -97,6 +102,9 @@ pub enum SourceError {
     /// The Docker Engine cannot be reached.
     #[error("{0}")]
     EngineUnavailable(String),
+    /// The command before the backup failed.
+    #[error("{0}")]
+    HookFailed(String),
     /// The catalog did not take note of a pause.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
@@ -112,7 +120,7 @@ impl SourceError {
     /// Whether the same attempt may succeed later.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::NotFound(_) | Self::Denied(_) | Self::Canceled => false,
+            Self::NotFound(_) | Self::Denied(_) | Self::HookFailed(_) | Self::Canceled => false,
             Self::Unreadable(_) | Self::EngineUnavailable(_) => true,
             Self::Vault(error) => error.is_retryable(),
             Self::Catalog(error) => error.is_retryable(),
@@ -125,6 +133,7 @@ impl SourceError {
             Self::NotFound(_) => "SOURCE_NOT_FOUND",
             Self::Denied(_) | Self::Unreadable(_) => "SOURCE_DENIED",
             Self::EngineUnavailable(_) => "ENGINE_UNAVAILABLE",
+            Self::HookFailed(_) => "HOOK_FAILED",
             Self::Vault(error) => error.reason(),
             Self::Catalog(error) => error.reason(),
             Self::Canceled => "CANCELED",

@@ -20,7 +20,7 @@ use vault::{
 
 use crate::{
     settings::{Paths, WorkerSettings},
-    sources::{CaptureContext, PauseLog},
+    sources::{CaptureContext, UndoLog},
     targets::RestoreContext,
 };
 
@@ -31,12 +31,16 @@ pub(crate) struct Bench {
     pub(crate) vault: Vault,
 }
 
-/// Notes no pauses.
-pub(crate) struct NoPauses;
+/// Notes nothing.
+pub(crate) struct NoUndo;
 
 #[async_trait]
-impl PauseLog for NoPauses {
-    async fn note(&self, _container: Option<&str>) -> Result<(), CatalogError> {
+impl UndoLog for NoUndo {
+    async fn note_paused(&self, _container: Option<&str>) -> Result<(), CatalogError> {
+        Ok(())
+    }
+
+    async fn note_after(&self, _hook: Option<&catalog::AfterHook>) -> Result<(), CatalogError> {
         Ok(())
     }
 }
@@ -88,7 +92,8 @@ impl Bench {
             previous_start_ms,
             cancel: CancellationToken::new(),
             meter,
-            pauses: Arc::new(NoPauses),
+            patterns: Arc::default(),
+            undo: Arc::new(NoUndo),
         }
     }
 
@@ -267,6 +272,8 @@ impl Site {
                 config_json: "{}".to_owned(),
             }],
             pool: "default".to_owned(),
+            patterns: Vec::new(),
+            size_warning_bytes: 0,
         };
         self.catalog
             .register_agent(agent, None, crate::clock::now_ms())

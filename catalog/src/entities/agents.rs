@@ -21,6 +21,8 @@ pub(crate) struct Model {
     pub(crate) update_time_ms: i64,
     pub(crate) deregister_time_ms: Option<i64>,
     pub(crate) retention_due_ms: i64,
+    pub(crate) patterns: Vec<u8>,
+    pub(crate) size_warning_bytes: i64,
 }
 
 /// None: rows are joined where they are read.

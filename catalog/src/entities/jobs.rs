@@ -32,6 +32,7 @@ pub(crate) struct Model {
     pub(crate) lease_expire_time_ms: Option<i64>,
     pub(crate) cancel_requested: bool,
     pub(crate) paused_container: Option<String>,
+    pub(crate) after_hook: Option<Vec<u8>>,
     pub(crate) leftover: bool,
     pub(crate) failure_reason: Option<String>,
     pub(crate) failure_message: Option<String>,

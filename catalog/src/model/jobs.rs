@@ -1,6 +1,6 @@
 //! Jobs, leases, and what comes of each call about them.
 
-use proto::backup::v1::{Failure, Progress};
+use proto::backup::v1::{Failure, HookCommand, Progress};
 
 use super::{Agent, Backup, JobKind, JobState, Restore, Urgency, VerifyDepth};
 
@@ -46,6 +46,9 @@ pub struct Job {
     /// A container that an attempt paused and has not reported resumed: when
     /// that attempt is not the present one, resume it.
     pub paused_container: Option<String>,
+    /// A command that an attempt owes its container and has not reported run:
+    /// when that attempt is not the present one, run it.
+    pub after_hook: Option<AfterHook>,
     /// Why it failed; while it waits for its next attempt, why the last one did.
     pub failure: Option<Failure>,
     /// How far it is.
@@ -71,6 +74,17 @@ impl Job {
     }
 }
 
+/// A command that has to be run in a container, whatever comes of the backup.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct AfterHook {
+    /// The container's id.
+    #[prost(string, tag = "1")]
+    pub container: String,
+    /// The command.
+    #[prost(message, optional, tag = "2")]
+    pub command: Option<HookCommand>,
+}
+
 /// Names one attempt of a job: what an older attempt writes is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Fence {
@@ -83,8 +97,9 @@ pub struct Fence {
 /// A claimed job, with what it is about as of the claim.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lease {
-    /// The job, RUNNING. `job.paused_container` is a dead attempt's: resume it,
-    /// then clear it with `note_paused`.
+    /// The job, RUNNING. `job.paused_container` and `job.after_hook` are a dead
+    /// attempt's: resume it and clear it with `note_paused`, then run it and clear
+    /// it with `note_after_hook`.
     pub job: Job,
     /// The attempt, from 1.
     pub attempt: u32,

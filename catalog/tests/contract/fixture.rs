@@ -131,6 +131,8 @@ pub fn new_agent(agent_id: &str) -> NewAgent {
         },
         integrations: Vec::new(),
         pool: "default".to_owned(),
+        patterns: Vec::new(),
+        size_warning_bytes: 0,
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use proto::backup::v1::{
     Agent, Consistency, DeregisterAgentRequest, DirectorySource, DockerSource, GetAgentRequest,
-    Integration, ListAgentsRequest, RegisterAgentRequest, Source, source,
+    HookCommand, Hooks, Integration, ListAgentsRequest, RegisterAgentRequest, Source, source,
 };
 use serde_json::json;
 
@@ -26,9 +26,11 @@ pub enum AgentCommand {
         after_help = "Examples:\n  nora-backup agent register my-agent --directory ~/my-agent\n  \
         nora-backup agent register writer --container writer-1 --pause --owner user-7\n  \
         nora-backup agent register writer --container writer-1 --path /data --path /etc/writer\n  \
+        nora-backup agent register db --container db-1 --before 'pg-freeze start' --after 'pg-freeze end'\n  \
+        nora-backup agent register coder --directory ~/coder --exclude node_modules/ --exclude '*.log'\n  \
         nora-backup agent register bot --directory /srv/bot --integration 'slack:general={\"channel\":\"C1\"}'"
     )]
-    Register(RegisterArgs),
+    Register(Box<RegisterArgs>),
     /// Show one agent
     #[command(
         alias = "get",
@@ -77,6 +79,29 @@ pub struct RegisterArgs {
     /// Pause the container while it is read
     #[arg(long, requires = "container")]
     pub pause: bool,
+    /// A command to run in the container before it is read, in quotes; without a shell: name one
+    /// (sh -c '...') for what only a shell does
+    #[arg(long, value_name = "COMMAND", requires = "container", value_parser = words)]
+    pub before: Option<Words>,
+    /// A command to run in the container afterwards, whatever comes of the backup
+    #[arg(long, value_name = "COMMAND", requires = "container", value_parser = words)]
+    pub after: Option<Words>,
+    /// The user to run these commands as [default: the container's]
+    #[arg(long, value_name = "USER", requires = "container")]
+    pub hook_user: Option<String>,
+    /// Seconds that each of these commands may take [default: 60]
+    #[arg(long, value_name = "SECONDS", requires = "container")]
+    pub hook_timeout: Option<u32>,
+    /// Back up even when the command before fails
+    #[arg(long, requires = "before")]
+    pub continue_on_error: bool,
+    /// What to leave out of its backups, as a line of a .gitignore file; may be repeated, the last
+    /// one that matches counts, '!' takes back in
+    #[arg(long = "exclude", value_name = "PATTERN")]
+    pub patterns: Vec<String>,
+    /// MB of files from which on its backups carry a warning [default: as the operator set it]
+    #[arg(long, value_name = "MB")]
+    pub size_warning_mb: Option<u64>,
     /// The user who owns it [default: whom the token names]
     #[arg(long, value_name = "USER")]
     pub owner: Option<String>,
@@ -124,7 +149,7 @@ pub struct RemoveArgs {
 /// Runs one of them.
 pub async fn run(session: &Session, command: AgentCommand) -> Result<()> {
     match command {
-        AgentCommand::Register(args) => register(session, args).await,
+        AgentCommand::Register(args) => register(session, *args).await,
         AgentCommand::Show { agent } => show(session, agent).await,
         AgentCommand::List(args) => list(session, args).await,
         AgentCommand::Remove(args) => remove(session, args).await,
@@ -133,6 +158,21 @@ pub async fn run(session: &Session, command: AgentCommand) -> Result<()> {
 
 async fn register(session: &Session, args: RegisterArgs) -> Result<()> {
     let out = session.out;
+    let command = |words: Option<Words>| {
+        words.map(|Words(argv)| HookCommand {
+            argv,
+            user: args.hook_user.clone().unwrap_or_default(),
+            timeout: args.hook_timeout.map(|seconds| prost_types::Duration {
+                seconds: seconds.into(),
+                nanos: 0,
+            }),
+        })
+    };
+    let hooks = Hooks {
+        before: command(args.before),
+        after: command(args.after),
+        continue_on_error: args.continue_on_error,
+    };
     let kind = match (args.directory, args.container) {
         (Some(folder), _) => {
             let path = absolute(session, &folder)?;
@@ -148,6 +188,7 @@ async fn register(session: &Session, args: RegisterArgs) -> Result<()> {
                 Consistency::Live
             }
             .into(),
+            hooks: (hooks != Hooks::default()).then_some(hooks),
         }),
     };
     let owner = args
@@ -165,6 +206,8 @@ async fn register(session: &Session, args: RegisterArgs) -> Result<()> {
         integrations: args.integrations,
         pool: args.pool.unwrap_or_default(),
         etag: args.etag.unwrap_or_default(),
+        patterns: args.patterns,
+        size_warning_bytes: args.size_warning_mb.unwrap_or(0).saturating_mul(1 << 20),
         ..Agent::default()
     };
     let request = RegisterAgentRequest { agent: Some(agent) };
@@ -308,6 +351,43 @@ async fn remove(session: &Session, args: RemoveArgs) -> Result<()> {
     }
 }
 
+/// A command line, cut into words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Words(Vec<String>);
+
+/// Cuts a command line as a shell does: by spaces, with '…', "…" and \ for what holds some.
+fn words(text: &str) -> Result<Words, String> {
+    let mut all = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    let mut chars = text.chars();
+    while let Some(char) = chars.next() {
+        match (char, quote) {
+            ('\'' | '"', None) => {
+                quote = Some(char);
+                word.get_or_insert_default();
+            }
+            (char, Some(open)) if char == open => quote = None,
+            ('\\', None | Some('"')) => {
+                let next = chars
+                    .next()
+                    .ok_or("it ends with a '\\' that escapes nothing")?;
+                word.get_or_insert_default().push(next);
+            }
+            (char, None) if char.is_whitespace() => all.extend(word.take()),
+            (char, _) => word.get_or_insert_default().push(char),
+        }
+    }
+    if quote.is_some() {
+        return Err("a quote is not closed".to_owned());
+    }
+    all.extend(word);
+    if all.is_empty() {
+        return Err("write a program and its arguments".to_owned());
+    }
+    Ok(Words(all))
+}
+
 fn integration(text: &str) -> Result<Integration, String> {
     let (head, config) = match text.split_once('=') {
         Some((head, config)) => (head, Some(config)),
@@ -331,6 +411,28 @@ fn integration(text: &str) -> Result<Integration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn command_lines_are_cut_as_a_shell_does() {
+        let cases: &[(&str, &[&str])] = &[
+            ("sync", &["sync"]),
+            ("  a  b ", &["a", "b"]),
+            ("sh -c 'a \"b\" > c'", &["sh", "-c", "a \"b\" > c"]),
+            (
+                r#"psql -c "select \"x\"" ''"#,
+                &["psql", "-c", "select \"x\"", ""],
+            ),
+            (r"a\ b 'c\d'", &["a b", r"c\d"]),
+            ("a'b'\"c\"", &["abc"]),
+        ];
+        for (text, expected) in cases {
+            let Words(found) = words(text).expect("words");
+            assert_eq!(&found, expected, "{text}");
+        }
+        for wrong in ["", "  ", "'a", "a\\"] {
+            assert!(words(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn integrations() {

@@ -117,7 +117,7 @@ impl Containers {
         let docker = DockerSource {
             container: self.original.clone(),
             consistency: Consistency::Pause.into(),
-            paths: Vec::new(),
+            ..DockerSource::default()
         };
         first_backup(stage, source::Kind::Docker(docker)).await?;
 

@@ -45,6 +45,11 @@ pub fn agent(agent: &Agent) -> Vec<String> {
             )
         })
         .collect();
+    let patterns: Vec<String> = agent
+        .patterns
+        .iter()
+        .map(|it| human::printable(it))
+        .collect();
     fields(&[
         ("agent", human::printable(&agent.agent_id)),
         ("name", human::printable(&agent.display_name)),
@@ -52,12 +57,39 @@ pub fn agent(agent: &Agent) -> Vec<String> {
         ("workspace", human::printable(&agent.workspace_id)),
         ("source", source(agent)),
         ("integrations", integrations.join("\n")),
+        ("commands", hooks(agent)),
+        ("left out", patterns.join("\n")),
+        ("large from", size_warning(agent)),
         ("pool", human::printable(&agent.pool)),
         ("created", human::time_with_zone(agent.create_time.as_ref())),
         ("changed", human::time_with_zone(agent.update_time.as_ref())),
         ("from restore", agent.restore_id.clone()),
         ("etag", human::printable(&agent.etag)),
     ])
+}
+
+/// The commands around its backups, one a line.
+fn hooks(agent: &Agent) -> String {
+    let kind = agent.source.as_ref().and_then(|it| it.kind.as_ref());
+    let Some(source::Kind::Docker(docker)) = kind else {
+        return String::new();
+    };
+    let hooks = docker.hooks.clone().unwrap_or_default();
+    let lines: Vec<String> = [("before", hooks.before), ("after", hooks.after)]
+        .into_iter()
+        .filter_map(|(when, command)| {
+            let argv = command?.argv.join(" ");
+            Some(format!("{when}: {}", human::printable(&argv)))
+        })
+        .collect();
+    lines.join("\n")
+}
+
+fn size_warning(agent: &Agent) -> String {
+    match agent.size_warning_bytes {
+        0 => String::new(),
+        bytes => human::bytes(bytes),
+    }
 }
 
 /// Where an agent's state lives, on one line.

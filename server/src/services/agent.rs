@@ -143,6 +143,8 @@ fn with_defaults(agent: Agent) -> NewAgent {
         source: agent.source.unwrap_or_default(),
         integrations: agent.integrations,
         pool: or(agent.pool, "default"),
+        patterns: agent.patterns,
+        size_warning_bytes: agent.size_warning_bytes,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Limits of fields, each named by the field.
 
-use proto::backup::v1::DirectoryTarget;
+use proto::backup::v1::{DirectoryTarget, HookCommand};
 
 use super::*;
 
@@ -58,6 +58,63 @@ fn agents_within_the_limits_pass() {
     assert!(refused(|agent| docker(agent, |_| {})).is_empty());
     assert!(refused(|agent| integration(agent, |_| {})).is_empty());
     assert!(refused(|agent| integration(agent, |it| it.config_json.clear())).is_empty());
+}
+
+#[test]
+fn commands_and_patterns_name_their_fields() {
+    let hook = |change: fn(&mut HookCommand)| {
+        let mut command = HookCommand {
+            argv: vec!["/bin/sync".into()],
+            ..HookCommand::default()
+        };
+        change(&mut command);
+        refused(|agent| {
+            docker(agent, |source| {
+                source.hooks = Some(Hooks {
+                    after: Some(command),
+                    ..Hooks::default()
+                });
+            });
+        })
+    };
+    assert!(hook(|_| {}).is_empty());
+    let argv = ["agent.source.docker.hooks.after.argv"];
+    assert_eq!(hook(|command| command.argv.clear()), argv);
+    assert_eq!(hook(|command| command.argv = vec!["x".into(); 65]), argv);
+    assert_eq!(hook(|command| command.argv.push("x".repeat(16_384))), argv);
+    assert_eq!(hook(|command| command.argv[0].clear()), argv);
+    let timeout = ["agent.source.docker.hooks.after.timeout"];
+    for seconds in [0, -1, 601] {
+        let found = refused(|agent| {
+            docker(agent, |source| {
+                source.hooks = Some(Hooks {
+                    after: Some(HookCommand {
+                        argv: vec!["/bin/sync".into()],
+                        timeout: Some(prost_types::Duration { seconds, nanos: 0 }),
+                        ..HookCommand::default()
+                    }),
+                    ..Hooks::default()
+                });
+            });
+        });
+        assert_eq!(found, timeout, "{seconds}");
+    }
+    assert_eq!(
+        refused(|agent| docker(agent, |source| source.hooks = Some(Hooks::default()))),
+        ["agent.source.docker.hooks"]
+    );
+    assert_eq!(
+        refused(|agent| agent.patterns = vec!["fine/".into(), "[z-a]".into()]),
+        ["agent.patterns[1]"]
+    );
+    assert_eq!(
+        refused(|agent| agent.patterns = vec!["x".into(); 101]),
+        ["agent.patterns[100]"]
+    );
+    assert_eq!(
+        refused(|agent| agent.size_warning_bytes = u64::MAX),
+        ["agent.size_warning_bytes"]
+    );
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use catalog::{Backup, BackupFilter, BackupResult, BackupState, PageRequest};
+use catalog::{Agent, Backup, BackupFilter, BackupResult, BackupState, PageRequest, Patterns};
 use prost::Message as _;
 use proto::backup::v1::BackupWarning;
 use vault::{BackupSpec, Committed, ManifestRef, Vault};
@@ -12,7 +12,7 @@ use crate::{
     clock::now_ms,
     failure::JobError,
     progress::ended,
-    runner::context::{CatalogPauses, JobContext},
+    runner::context::{CatalogUndo, JobContext},
     sources::{self, CaptureContext},
     unwinding::join,
 };
@@ -23,7 +23,7 @@ const COMPACT_EVERY: u64 = 16;
 pub(super) async fn run(context: &Arc<JobContext>) -> Result<(), JobError> {
     let worker = &context.worker;
     let job = &context.lease.job;
-    resume_paused(context).await?;
+    undo(context).await?;
     let (Some(agent), Some(backup)) = (&context.lease.agent, &context.lease.backup) else {
         return Err(JobError::final_failure(
             "AGENT_NOT_FOUND",
@@ -68,7 +68,8 @@ pub(super) async fn run(context: &Arc<JobContext>) -> Result<(), JobError> {
         previous_start_ms: previous.as_ref().and_then(|backup| backup.start_time_ms),
         cancel,
         meter: context.meter.clone(),
-        pauses: Arc::new(CatalogPauses(context.clone())),
+        patterns: Arc::new(patterns(agent)?),
+        undo: Arc::new(CatalogUndo(context.clone())),
     };
     let writer = source.capture(capture, writer).await?;
     fail::fail_point!("worker-captured");
@@ -110,14 +111,52 @@ async fn is_garbage_likely(context: &JobContext) -> bool {
     })
 }
 
-/// Resumes what an attempt that died has left paused.
-async fn resume_paused(context: &JobContext) -> Result<(), JobError> {
+/// What is left out of the agent's backups.
+fn patterns(agent: &Agent) -> Result<Patterns, JobError> {
+    Patterns::new(&agent.patterns).map_err(|bad| {
+        JobError::final_failure(
+            "INVALID_FIELD",
+            format!(
+                "the agent's pattern {} {}: register the agent with another one",
+                bad.index, bad.why
+            ),
+        )
+    })
+}
+
+/// A warning when the agent has grown beyond what it is registered with, or the operator allows.
+fn size_warning(context: &JobContext, size_bytes: u64) -> Option<BackupWarning> {
+    let registered = context.lease.agent.as_ref()?.size_warning_bytes;
+    let (limit_bytes, whose) = if registered > 0 {
+        (registered, "it is registered with")
+    } else {
+        let limit_mb = context.worker.settings.size_warning_mb;
+        (limit_mb * 1024 * 1024, "NORA_BACKUP_SIZE_WARNING_MB allows")
+    };
+    (limit_bytes > 0 && size_bytes > limit_bytes).then(|| BackupWarning {
+        path: String::new(),
+        message: format!(
+            "the agent's files take {size_bytes} bytes, more than the {limit_bytes} that {whose}: \
+             leave out by patterns what needs no backup, or raise the limit"
+        ),
+    })
+}
+
+/// Undoes what an attempt that died has done to the agent.
+async fn undo(context: &JobContext) -> Result<(), JobError> {
     let worker = &context.worker;
     if let Some(container) = &context.lease.job.paused_container {
         sources::docker::resume(&worker.settings, container).await?;
         let fence = context.fence();
         context
             .persist(|| worker.catalog.note_paused(&fence, None))
+            .await?;
+    }
+    if let Some(owed) = &context.lease.job.after_hook {
+        sources::docker::run_owed(&worker.settings, owed).await?;
+        let fence = context.fence();
+        context
+            .persist(|| worker.catalog.note_after_hook(&fence, None))
             .await?;
     }
     Ok(())
@@ -137,6 +176,7 @@ fn result(context: &JobContext, committed: Committed) -> Result<BackupResult, Jo
         JobError::internal(&"the vault committed a manifest without a digest", true)
     })?;
     let statistics = committed.statistics;
+    let size_warning = size_warning(context, statistics.size_bytes);
     Ok(BackupResult {
         manifest_attempt: committed.manifest.attempt,
         manifest_digest: digest,
@@ -145,15 +185,16 @@ fn result(context: &JobContext, committed: Committed) -> Result<BackupResult, Jo
         stored_bytes: statistics.stored_bytes,
         new_bytes: statistics.new_bytes,
         entries: statistics.entries,
-        warnings_total: committed.warnings.len() as u64 + committed.warnings_omitted,
-        warnings: committed
-            .warnings
+        warnings_total: committed.warnings.len() as u64
+            + committed.warnings_omitted
+            + u64::from(size_warning.is_some()),
+        warnings: size_warning
             .into_iter()
-            .take(catalog::limits::WARNINGS_MAX)
-            .map(|warning| BackupWarning {
+            .chain(committed.warnings.into_iter().map(|warning| BackupWarning {
                 path: String::from_utf8_lossy(&warning.path).into_owned(),
                 message: warning.message,
-            })
+            }))
+            .take(catalog::limits::WARNINGS_MAX)
             .collect(),
         vault_bytes: committed.vault_bytes,
         progress: Some(ended(context.progress())),

@@ -131,6 +131,7 @@ fn result(
     integrations: Vec<Integration>,
 ) -> RestoreResult {
     let plan = &restore.plan;
+    let original = context.lease.agent.as_ref();
     RestoreResult {
         agent: NewAgent {
             agent_id: plan.agent_id.clone(),
@@ -140,6 +141,8 @@ fn result(
             source: restored.source,
             integrations,
             pool: context.lease.job.pool.clone(),
+            patterns: original.map_or_else(Vec::new, |agent| agent.patterns.clone()),
+            size_warning_bytes: original.map_or(0, |agent| agent.size_warning_bytes),
         },
         warnings: restored.warnings,
         progress: Some(ended(context.progress())),

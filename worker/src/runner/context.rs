@@ -6,7 +6,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use catalog::{CatalogError, Fence, Lease, Renewal};
+use catalog::{AfterHook, CatalogError, Fence, Lease, Renewal};
 use proto::{backup::v1::Progress, queue::v1::JobEvent};
 use tokio::time::{Instant, sleep};
 use vault::Meter;
@@ -15,7 +15,7 @@ use super::{
     Shared,
     stop::{Stop, StopCause},
 };
-use crate::{clock::now_ms, failure::JobError, progress::Gauge, sources::PauseLog};
+use crate::{clock::now_ms, failure::JobError, progress::Gauge, sources::UndoLog};
 
 /// Version of the events that this program publishes.
 const EVENT_VERSION: u32 = 1;
@@ -208,14 +208,20 @@ impl JobContext {
     }
 }
 
-/// Notes in the catalog what an attempt pauses.
-pub(crate) struct CatalogPauses(pub(crate) Arc<JobContext>);
+/// Notes in the catalog what an attempt has to undo.
+pub(crate) struct CatalogUndo(pub(crate) Arc<JobContext>);
 
 #[async_trait]
-impl PauseLog for CatalogPauses {
-    async fn note(&self, container: Option<&str>) -> Result<(), CatalogError> {
+impl UndoLog for CatalogUndo {
+    async fn note_paused(&self, container: Option<&str>) -> Result<(), CatalogError> {
         let context = &self.0;
         let fence = context.fence();
         context.worker.catalog.note_paused(&fence, container).await
+    }
+
+    async fn note_after(&self, hook: Option<&AfterHook>) -> Result<(), CatalogError> {
+        let context = &self.0;
+        let fence = context.fence();
+        context.worker.catalog.note_after_hook(&fence, hook).await
     }
 }

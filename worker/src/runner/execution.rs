@@ -4,7 +4,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use catalog::{FailOutcome, JobState, Lease};
 use futures::FutureExt as _;
-use proto::backup::v1::Failure;
+use proto::backup::v1::{Failure, source::Kind};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
@@ -15,6 +15,7 @@ use crate::{
     failure::{JobError, failure},
     jobs,
     settings::STOPPING_MAX,
+    sources::docker::hooks::time_limit,
 };
 
 /// How long a job may take to stop when the worker itself waits for it.
@@ -79,11 +80,24 @@ async fn limits(context: &JobContext, claimed: Instant) {
         sleep(STOPPING_AT_SHUTDOWN_MAX).await;
     };
     tokio::select! {
-        () = sleep(STOPPING_MAX) => {}
+        () = sleep(STOPPING_MAX + after_hook_max(context)) => {}
         () = patience => {}
     }
     let job_id = &context.lease.job.job_id;
     error!(job_id, cause = ?stop.cause(), "job did not stop when it was told to");
+}
+
+/// How long a command may take that has to be run before the job may stop.
+fn after_hook_max(context: &JobContext) -> Duration {
+    let agent = context.lease.agent.as_ref();
+    match agent.and_then(|agent| agent.source.kind.as_ref()) {
+        Some(Kind::Docker(docker)) => docker
+            .hooks
+            .as_ref()
+            .and_then(|hooks| hooks.after.as_ref())
+            .map_or(Duration::ZERO, time_limit),
+        _ => Duration::ZERO,
+    }
 }
 
 /// Writes the end into the catalog, unless the job is another's; says what it was.
@@ -154,7 +168,8 @@ async fn fail(
     warn!(
         job_id,
         reason,
-        message = failure.message,
+        // Further lines are what a command in the agent said: not for the operator's log.
+        message = failure.message.lines().next(),
         retryable,
         "job failed"
     );

@@ -1,5 +1,5 @@
 //! Clears up after jobs that have ended while their workers were dead: half-made restores, marks of
-//! completed ones, paused containers. Jobs that are tried again clear up by themselves.
+//! completed ones, paused containers, commands that were not run. Jobs that are tried again clear up by themselves.
 
 use std::{sync::Arc, time::Duration};
 
@@ -52,6 +52,9 @@ async fn clear_pool(worker: &Shared, pool: &str) -> Result<(), CatalogError> {
 async fn clear(worker: &Shared, job: &Job) -> anyhow::Result<()> {
     if let Some(container) = &job.paused_container {
         sources::docker::resume(&worker.settings, container).await?;
+    }
+    if let Some(owed) = &job.after_hook {
+        sources::docker::run_owed(&worker.settings, owed).await?;
     }
     let Some(restore_id) = &job.restore_id else {
         return Ok(());

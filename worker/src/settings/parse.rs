@@ -46,6 +46,11 @@ impl Whole {
         self.value(text).map(|value| value as u16)
     }
 
+    /// The number, however large.
+    pub(super) fn number(&self, text: &str) -> Result<u64, String> {
+        self.value(text)
+    }
+
     /// The number as milliseconds.
     pub(super) fn millis(&self, text: &str) -> Result<Duration, String> {
         self.value(text).map(Duration::from_millis)

@@ -3,7 +3,7 @@
 //! The folder is walked in path order, everything relative to open folders: links are kept, never
 //! followed, and paths may be of any length. Files that the previous backup has in exactly this
 //! state are taken over without reading them. What can't be read, vanishes or keeps changing
-//! becomes a warning by name; only a missing or forbidden root means that there is no backup.
+//! becomes a warning by name; what the agent's patterns leave out is not looked into. Only a missing or forbidden root means that there is no backup.
 //!
 //! - `walk`: the order, and what becomes of each name
 //! - `file`: reading one file

@@ -13,11 +13,13 @@
 //! - `feed`, `archive`, `pax`: an archive as it comes
 //! - `second_look`: which files changed while they were read
 //! - `pause`: pausing, and never leaving a container paused
+//! - `hooks`: commands around the capture, and never owing the one afterwards
 //! - `runtime`: the document that a restore makes a new container from
 //! - `labels`: what this program marks its own things with
 
 use async_trait::async_trait;
 use bollard::models::ContainerInspectResponse;
+use catalog::AfterHook;
 use proto::backup::v1::{Consistency, DockerSource};
 use tokio::runtime::Handle;
 use vault::BackupWriter;
@@ -29,6 +31,7 @@ mod archive;
 mod capture;
 pub(crate) mod engine;
 mod feed;
+pub(crate) mod hooks;
 pub(crate) mod labels;
 pub(crate) mod paths;
 mod pause;
@@ -40,6 +43,7 @@ mod second_look;
 
 use capture::Capture;
 use engine::{Engine, EngineError};
+use hooks::Hooked;
 use pause::Paused;
 use plan::{Given, Plan};
 
@@ -76,6 +80,23 @@ pub async fn resume(settings: &WorkerSettings, container: &str) -> Result<(), So
     pause::resume(&engine, container)
         .await
         .map_err(engine_failed)
+}
+
+/// Runs a command that a dead attempt owes a container. Fine when that is gone, does not run, or
+/// the command fails: it was to be run once more at the most.
+pub async fn run_owed(settings: &WorkerSettings, owed: &AfterHook) -> Result<(), SourceError> {
+    let Some(command) = &owed.command else {
+        return Ok(());
+    };
+    let engine = Engine::connect(settings).await.map_err(engine_failed)?;
+    let container = &owed.container;
+    let failed = hooks::run_owed(&engine, container, command)
+        .await
+        .map_err(engine_failed)?;
+    if failed.is_some() {
+        tracing::warn!(container, "the command after a backup failed");
+    }
+    Ok(())
 }
 
 /// A container that this worker's engine runs.
@@ -127,7 +148,7 @@ struct Reading {
 }
 
 impl Reading {
-    fn run(&self, writer: BackupWriter) -> Result<BackupWriter, SourceError> {
+    fn run(&self, mut writer: BackupWriter) -> Result<BackupWriter, SourceError> {
         let name = &self.source.container;
         let found = self.runtime.block_on(
             self.context
@@ -144,24 +165,37 @@ impl Reading {
             state.running.unwrap_or_default(),
             state.paused.unwrap_or_default(),
         );
+        let hooks = self.source.hooks.as_ref().filter(|_| runs && !is_paused);
+        let hooked = hooks
+            .map(|hooks| {
+                let (runtime, context) = (&self.runtime, &self.context);
+                Hooked::begin(
+                    runtime,
+                    &self.engine,
+                    &container,
+                    hooks,
+                    context,
+                    &mut writer,
+                )
+            })
+            .transpose()?;
         let wants_pause = self.source.consistency() == Consistency::Pause && runs && !is_paused;
         let pause = if wants_pause {
-            Paused::begin(
-                &self.runtime,
-                &self.engine,
-                &container,
-                &self.context.pauses,
-            )?
+            Paused::begin(&self.runtime, &self.engine, &container, &self.context.undo)?
         } else {
             None
         };
         let is_live = runs && !is_paused && pause.is_none();
         let done = self.read(&container, &inspect, is_live, writer);
-        match (done, pause) {
-            (Ok(writer), Some(pause)) => pause.end().map(|()| writer),
-            // Resumed when the guard goes.
-            (done, _) => done,
+        // What is left is undone when the guards go: resumed, then the command after.
+        let mut writer = done?;
+        if let Some(pause) = pause {
+            pause.end()?;
         }
+        if let Some(hooked) = hooked {
+            hooked.end(&mut writer)?;
+        }
+        Ok(writer)
     }
 
     fn read(
@@ -209,6 +243,7 @@ impl Reading {
             changes,
             gone_before: runtime::gone_before(inspect),
             names_paths: !self.source.paths.is_empty(),
+            patterns: self.context.patterns.clone(),
         });
         let captured = runtime::Captured {
             plan: &plan,

@@ -242,6 +242,7 @@ impl Container {
                     container: self.target.container_name.clone(),
                     paths: original.paths,
                     consistency: original.consistency,
+                    hooks: original.hooks,
                 })),
             },
             warnings: warnings.into_messages(),

@@ -18,7 +18,7 @@ use bollard::{
         UploadToContainerOptionsBuilder,
     },
 };
-use catalog::CatalogError;
+use catalog::{AfterHook, CatalogError};
 use futures::TryStreamExt as _;
 use prost::Message as _;
 use proto::{
@@ -32,7 +32,7 @@ use vault::{
 };
 use worker::{
     settings::WorkerSettings,
-    sources::{self, CaptureContext, PauseLog, SourceError},
+    sources::{self, CaptureContext, SourceError, UndoLog},
 };
 
 pub(crate) const IMAGE: &str = "nora-test-agent:latest";
@@ -52,16 +52,17 @@ pub(crate) struct Bench {
     names: Mutex<Vec<String>>,
 }
 
-/// Notes what is paused.
+/// Notes what is paused, and which commands are owed.
 #[derive(Default)]
 pub(crate) struct Pauses {
     pub(crate) notes: Mutex<Vec<Option<String>>>,
+    pub(crate) owed: Mutex<Vec<Option<AfterHook>>>,
     pub(crate) refuses: bool,
 }
 
 #[async_trait]
-impl PauseLog for Pauses {
-    async fn note(&self, container: Option<&str>) -> Result<(), CatalogError> {
+impl UndoLog for Pauses {
+    async fn note_paused(&self, container: Option<&str>) -> Result<(), CatalogError> {
         if self.refuses {
             return Err(CatalogError::Fenced {
                 job_id: "job".to_owned(),
@@ -72,6 +73,17 @@ impl PauseLog for Pauses {
             .lock()
             .unwrap()
             .push(container.map(str::to_owned));
+        Ok(())
+    }
+
+    async fn note_after(&self, hook: Option<&AfterHook>) -> Result<(), CatalogError> {
+        if self.refuses {
+            return Err(CatalogError::Fenced {
+                job_id: "job".to_owned(),
+                attempt: 1,
+            });
+        }
+        self.owed.lock().unwrap().push(hook.cloned());
         Ok(())
     }
 }
@@ -259,7 +271,8 @@ impl Bench {
             previous_start_ms: None,
             cancel: CancellationToken::new(),
             meter: Arc::new(Meter::default()),
-            pauses: pauses.clone(),
+            patterns: Arc::default(),
+            undo: pauses.clone(),
         }
     }
 
@@ -357,6 +370,7 @@ pub(crate) fn source(container: &str, paths: &[&str], consistency: Consistency) 
         container: container.to_owned(),
         paths: paths.iter().map(|path| (*path).to_owned()).collect(),
         consistency: consistency.into(),
+        hooks: None,
     }
 }
 

@@ -10,6 +10,7 @@ use std::{
     thread::JoinHandle,
 };
 
+use catalog::Patterns;
 use rustix::{
     fs::{AtFlags, FileType, statat},
     io::Result,
@@ -45,11 +46,12 @@ impl Drop for Counting {
 pub(super) fn start(folder: &OwnedFd, context: &CaptureContext) -> Counting {
     let stop = context.cancel.child_token();
     let (meter, told_to_stop) = (context.meter.clone(), stop.clone());
+    let patterns = context.patterns.clone();
     let thread = folder.try_clone().ok().and_then(|folder| {
         std::thread::Builder::new()
             .name("count".to_owned())
             .spawn(move || {
-                if let Ok(Some(totals)) = count(folder, &told_to_stop) {
+                if let Ok(Some(totals)) = count(folder, &patterns, &told_to_stop) {
                     totals.tell(&meter);
                 }
             })
@@ -72,7 +74,7 @@ impl Totals {
 }
 
 /// Counts; `None` when told to stop. Folders that can't be opened count as empty.
-fn count(folder: OwnedFd, stop: &CancellationToken) -> Result<Option<Totals>> {
+fn count(folder: OwnedFd, patterns: &Patterns, stop: &CancellationToken) -> Result<Option<Totals>> {
     let mut totals = Totals {
         entries: 1,
         bytes: 0,
@@ -86,8 +88,9 @@ fn count(folder: OwnedFd, stop: &CancellationToken) -> Result<Option<Totals>> {
         crate::files::FOLDER,
         crate::files::NO_MODE,
     )?);
-    let mut listings = vec![(Listing::read(descent.here(), &mut buffer)?, 0)];
-    while let Some((listing, next)) = listings.last_mut() {
+    let mut path = Vec::new();
+    let mut listings = vec![(Listing::read(descent.here(), &mut buffer)?, 0, 0)];
+    while let Some((listing, next, path_bytes)) = listings.last_mut() {
         if stop.is_cancelled() {
             return Ok(None);
         }
@@ -100,6 +103,15 @@ fn count(folder: OwnedFd, stop: &CancellationToken) -> Result<Option<Totals>> {
         let Ok(stat) = statat(descent.here(), name, AtFlags::SYMLINK_NOFOLLOW) else {
             continue;
         };
+        path.truncate(*path_bytes);
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(name);
+        let is_folder = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        if patterns.leaves_out(&path, is_folder) {
+            continue;
+        }
         totals.entries += 1;
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile
@@ -109,7 +121,7 @@ fn count(folder: OwnedFd, stop: &CancellationToken) -> Result<Option<Totals>> {
             }
             FileType::Directory if descent.enter(name).is_ok() => {
                 let below = Listing::read(descent.here(), &mut buffer).unwrap_or_default();
-                listings.push((below, 0));
+                listings.push((below, 0, path.len()));
             }
             _ => {}
         }
@@ -131,9 +143,18 @@ mod tests {
         std::os::unix::fs::symlink("a", base.join("symbolic")).unwrap();
         let folder = rustix::fs::open(base, crate::files::FOLDER, crate::files::NO_MODE).unwrap();
         assert_eq!(
-            count(folder, &CancellationToken::new()).unwrap(),
+            count(folder, &Patterns::default(), &CancellationToken::new()).unwrap(),
             Some(Totals {
                 entries: 6,
+                bytes: 1000
+            })
+        );
+        let folder = rustix::fs::open(base, crate::files::FOLDER, crate::files::NO_MODE).unwrap();
+        let patterns = Patterns::new(&["b/".to_owned(), "symbolic/".to_owned()]).unwrap();
+        assert_eq!(
+            count(folder, &patterns, &CancellationToken::new()).unwrap(),
+            Some(Totals {
+                entries: 4,
                 bytes: 1000
             })
         );

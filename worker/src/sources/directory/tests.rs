@@ -126,6 +126,71 @@ async fn unchanged_files_are_not_read() {
 }
 
 #[tokio::test]
+async fn patterns_leave_out_what_they_name_whatever_the_previous_backup_held() {
+    let bench = Bench::new().await;
+    let agent = bench.at("a");
+    fs::create_dir_all(agent.join("app/node_modules/deep")).unwrap();
+    fs::create_dir_all(agent.join("logs")).unwrap();
+    for name in [
+        "app/main",
+        "app/node_modules/deep/x",
+        "logs/a.log",
+        "logs/keep.log",
+        "z",
+    ] {
+        fs::write(agent.join(name), name).unwrap();
+    }
+    fs::hard_link(agent.join("app/node_modules/deep/x"), agent.join("zz")).unwrap();
+    let back_up = async |id: &str, lines: &[&str], previous: Option<&vault::ManifestRef>| {
+        let meter = Arc::new(vault::Meter::default());
+        let writer = bench.writer(id, previous, meter.clone()).await;
+        let mut context = Bench::context(Some(i64::MAX / 2), meter.clone());
+        let lines: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
+        context.patterns = Arc::new(catalog::Patterns::new(&lines).unwrap());
+        let writer = source(&bench, "a").capture(context, writer).await.unwrap();
+        let committed = tokio::task::spawn_blocking(move || writer.finish(0).unwrap())
+            .await
+            .unwrap();
+        assert!(committed.warnings.is_empty(), "{:?}", committed.warnings);
+        let names: Vec<String> = bench
+            .entries(&committed.manifest)
+            .await
+            .into_iter()
+            .map(|entry| String::from_utf8(entry.path).unwrap())
+            .collect();
+        (committed.manifest, names.join(" "))
+    };
+    // A folder that may not be read is not even opened when it is left out.
+    fs::set_permissions(
+        agent.join("app/node_modules"),
+        fs::Permissions::from_mode(0),
+    )
+    .unwrap();
+    let some = ["node_modules/", "logs/*", "!logs/keep.log"];
+    let (first, names) = back_up("b1", &some, None).await;
+    assert_eq!(names, " app app/main logs logs/keep.log z zz");
+    fs::set_permissions(
+        agent.join("app/node_modules"),
+        fs::Permissions::from_mode(0o755),
+    )
+    .unwrap();
+    let (second, names) = back_up("b2", &["!node_modules/", "/logs"], Some(&first)).await;
+    assert_eq!(
+        names,
+        " app app/main app/node_modules app/node_modules/deep app/node_modules/deep/x z zz"
+    );
+    let (third, names) = back_up("b3", &["node_modules"], Some(&second)).await;
+    assert_eq!(names, " app app/main logs logs/a.log logs/keep.log z zz");
+    // `zz` was a further name of a file before, and is the file itself now.
+    let last = bench.entries(&third).await.pop().unwrap();
+    assert_eq!(last.r#type(), EntryType::Regular);
+    assert_eq!(
+        last.content.unwrap().size_bytes,
+        "app/node_modules/deep/x".len() as u64
+    );
+}
+
+#[tokio::test]
 async fn what_changed_close_to_the_previous_backup_is_read_again() {
     let bench = Bench::new().await;
     fs::create_dir(bench.at("a")).unwrap();

@@ -171,6 +171,10 @@ impl Walker<'_> {
                 return Ok(None);
             }
         };
+        let is_folder = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        if self.context.patterns.leaves_out(&self.path, is_folder) {
+            return Ok(None);
+        }
         match entry_type(&stat) {
             Some(EntryType::Directory) => return self.directory(name, stat),
             Some(EntryType::Regular) => self.regular(name, &stat)?,

@@ -41,8 +41,10 @@ pub(super) struct Capture<'a> {
     pub(super) writer: BackupWriter,
     /// The next want.
     next: usize,
-    /// The last path that was captured.
+    /// The last path that was captured, or left out.
     last: Option<Vec<u8>>,
+    /// The last folder that was left out, with what lies under it.
+    left_out: Option<Vec<u8>>,
     second_look: SecondLook,
 }
 
@@ -94,6 +96,7 @@ impl<'a> Capture<'a> {
             writer,
             next: 0,
             last: None,
+            left_out: None,
             second_look: SecondLook::new(),
         }
     }
@@ -205,6 +208,9 @@ impl<'a> Capture<'a> {
                 }
                 continue;
             }
+            if self.leaves_out(&path, &member) {
+                continue;
+            }
             if let Some(end) = self.add(path, member, &mut archive, &mut stream)? {
                 break end;
             }
@@ -214,6 +220,30 @@ impl<'a> Capture<'a> {
             self.warn_missing(&path)?;
         }
         Ok(end)
+    }
+
+    /// Whether the agent's patterns leave a member out; then it is passed, and, when it is a
+    /// folder, so is what is wanted below it.
+    fn leaves_out(&mut self, path: &[u8], member: &Member) -> bool {
+        let below = self
+            .left_out
+            .as_ref()
+            .is_some_and(|folder| is_within(path, folder));
+        let is_folder = member.entry.r#type() == EntryType::Directory;
+        if !below && !self.plan.patterns.leaves_out(path, is_folder) {
+            return false;
+        }
+        self.last = Some(path.to_vec());
+        if is_folder && !below {
+            self.left_out = Some(path.to_vec());
+            // Where all of a want is left out, reading goes on at the next one.
+            while let Some(want) = self.plan.wants.get(self.next)
+                && is_within(&want.path, path)
+            {
+                self.next += 1;
+            }
+        }
+        true
     }
 
     /// Moves on to the want that a path belongs to; whether there is one.

@@ -11,7 +11,7 @@ use super::{
     engine::{Engine, EngineError},
     engine_failed,
 };
-use crate::sources::{PauseLog, SourceError};
+use crate::sources::{SourceError, UndoLog};
 
 /// How often resuming is tried, and how long is waited in between.
 const RESUME_TRIES: u32 = 4;
@@ -22,7 +22,7 @@ pub(super) struct Paused {
     runtime: Handle,
     engine: Engine,
     container: String,
-    log: Arc<dyn PauseLog>,
+    log: Arc<dyn UndoLog>,
     is_over: bool,
 }
 
@@ -33,9 +33,9 @@ impl Paused {
         runtime: &Handle,
         engine: &Engine,
         container: &str,
-        log: &Arc<dyn PauseLog>,
+        log: &Arc<dyn UndoLog>,
     ) -> Result<Option<Self>, SourceError> {
-        runtime.block_on(log.note(Some(container)))?;
+        runtime.block_on(log.note_paused(Some(container)))?;
         // From here on it counts as paused, also when the answer gets lost.
         let mut paused = Self {
             runtime: runtime.clone(),
@@ -49,7 +49,7 @@ impl Paused {
             Err(EngineError::Refused { .. }) => {
                 // It said no: nothing was done.
                 paused.is_over = true;
-                runtime.block_on(log.note(None))?;
+                runtime.block_on(log.note_paused(None))?;
                 Ok(None)
             }
             Err(error) => {
@@ -77,7 +77,7 @@ impl Paused {
                         self.container
                     ))
                 })?;
-            Ok(self.log.note(None).await?)
+            Ok(self.log.note_paused(None).await?)
         })
     }
 }

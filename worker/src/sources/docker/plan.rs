@@ -3,9 +3,13 @@
 //! The plan is a list of what is wanted, in path order. Everything that is wanted comes with the
 //! folders above it, so that a restore can make them as they were.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use bollard::models::{ChangeType, FilesystemChange};
+use catalog::Patterns;
 
 use super::paths::{is_within, parent, relative};
 
@@ -57,6 +61,8 @@ pub(super) struct Plan {
     whole_within: Vec<Vec<u8>>,
     /// Paths of the image that are gone.
     pub(super) deleted: Vec<Vec<u8>>,
+    /// What the agent's patterns leave out.
+    pub(super) patterns: Arc<Patterns>,
 }
 
 /// What a plan is made from; all paths relative to the root.
@@ -76,12 +82,17 @@ pub(super) struct Given {
     pub(super) changes: Vec<FilesystemChange>,
     /// What was gone from the image already when a restore made the container.
     pub(super) gone_before: Vec<Vec<u8>>,
+    /// What the agent's patterns leave out.
+    pub(super) patterns: Arc<Patterns>,
 }
 
 impl Plan {
     /// Plans a capture.
     pub(super) fn new(given: Given) -> Self {
-        let mut this = Self::default();
+        let mut this = Self {
+            patterns: given.patterns.clone(),
+            ..Self::default()
+        };
         let mut wants = BTreeMap::new();
         let named = |mount: &Vec<u8>| given.registered.iter().any(|path| is_within(path, mount));
         this.excluded = given
@@ -114,7 +125,10 @@ impl Plan {
                 want(&mut wants, volume, Extent::Whole);
             }
         }
-        wants.retain(|path, _| !within_any(&path.0, &this.excluded));
+        // Whether a want itself is left out shows when it comes: only then its type is known.
+        wants.retain(|path, _| {
+            !within_any(&path.0, &this.excluded) && !this.patterns.leaves_out_above(&path.0)
+        });
         want(&mut wants, Vec::new(), Extent::Single);
         let deleted: BTreeSet<Vec<u8>> = changes
             .into_iter()
@@ -212,7 +226,7 @@ impl Plan {
         }
     }
 
-    /// Whether any want captures a path.
+    /// Whether any want captures a path that is no folder.
     pub(super) fn captures(&self, path: &[u8]) -> bool {
         let next = self
             .wants
@@ -223,6 +237,7 @@ impl Plan {
             .rev()
             .find(|want| want.extent != Extent::Single || want.path == path)
             .is_some_and(|want| is_within(path, &want.path) && self.accepts(want, path))
+            && !self.patterns.leaves_out_within(path, false)
     }
 
     /// Whether two paths are on one file system, as far as mounts tell.
@@ -240,6 +255,7 @@ impl Plan {
     /// Whether something mounted at a path, or a part of it, is captured.
     pub(super) fn captures_mount(&self, mount: &[u8]) -> bool {
         !within_any(mount, &self.excluded)
+            && !self.patterns.leaves_out_within(mount, true)
             && self.wants.iter().any(|want| {
                 want.extent == Extent::Whole
                     && (is_within(mount, &want.path) || is_within(&want.path, mount))

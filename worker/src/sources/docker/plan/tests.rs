@@ -148,3 +148,38 @@ fn nothing_of_its_own_still_has_a_root() {
     let plan = Plan::new(Given::default());
     assert_eq!(shown(&plan), [""]);
 }
+
+#[test]
+fn nothing_is_wanted_below_what_is_left_out() {
+    let patterns = ["/srv/", "db", "!db/keep"].map(str::to_owned);
+    let plan = Plan::new(Given {
+        volumes: paths(&["data", "var/lib/db"]),
+        changes: changes(&[
+            ("/etc", 'C'),
+            ("/etc/db", 'C'),
+            ("/etc/db/keep", 'A'),
+            ("/srv", 'C'),
+            ("/srv/x", 'A'),
+        ]),
+        patterns: Arc::new(Patterns::new(&patterns).unwrap()),
+        ..Given::default()
+    });
+    // Whether a want itself is left out shows when it comes.
+    assert_eq!(
+        shown(&plan),
+        [
+            "",
+            "data*",
+            "etc",
+            "etc/db",
+            "srv",
+            "var",
+            "var/lib",
+            "var/lib/db*"
+        ]
+    );
+    assert!(plan.captures_mount(b"data"));
+    assert!(!plan.captures_mount(b"var/lib/db"));
+    assert!(plan.captures(b"data/x"));
+    assert!(!plan.captures(b"data/db"));
+}
