@@ -163,7 +163,7 @@ async fn patterns_leave_out_what_they_name_whatever_the_previous_backup_held() {
     // A folder that may not be read is not even opened when it is left out.
     fs::set_permissions(
         agent.join("app/node_modules"),
-        fs::Permissions::from_mode(0),
+        fs::Permissions::from_mode(0o0),
     )
     .unwrap();
     let some = ["node_modules/", "logs/*", "!logs/keep.log"];
