@@ -24,6 +24,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .bytes(".nora.backup.v1.DownloadBackupResponse.data")
         .bytes(".nora.backup.v1.DownloadEntryResponse.data")
+        // These hold secrets: their `Debug` is written by hand.
+        .skip_debug([
+            ".nora.backup.v1.S3Destination",
+            ".nora.backup.v1.R2Destination",
+            ".nora.backup.v1.SshDestination",
+        ])
         .compile_fds(descriptors)?;
     Ok(())
 }

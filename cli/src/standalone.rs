@@ -128,7 +128,7 @@ fn database_url(text: &str) -> Result<DatabaseUrl, String> {
 /// Runs until it is told to stop.
 pub async fn run(mut args: StandaloneArgs, out: Output) -> Result<()> {
     let dir = DataDir::open(data_dir::resolve(args.data_dir.take())?)?;
-    let made_key = settle(&mut args, &dir)?;
+    let made_key = settle(&mut args, &dir).await?;
     let listener = listen(args.server.listen).await?;
     let address = listener
         .local_addr()
@@ -165,14 +165,14 @@ impl StandaloneArgs {
 }
 
 /// Fills in what was not set from the data directory; says whether a key was made.
-fn settle(args: &mut StandaloneArgs, dir: &DataDir) -> Result<bool> {
+async fn settle(args: &mut StandaloneArgs, dir: &DataDir) -> Result<bool> {
     if args.catalog.database_url.sqlite_path() == Some(Path::new("DATA_DIR/catalog.db")) {
         args.catalog.database_url = CatalogSettings::sqlite(dir.catalog()).database_url;
     }
-    if args.destination.dir.as_os_str().is_empty() {
+    if args.destination.is_local() && args.destination.dir.as_os_str().is_empty() {
         args.destination.dir = dir.path().to_path_buf();
     }
-    let made_key = settle_key(&mut args.keys, &args.destination, dir)?;
+    let made_key = settle_key(&mut args.keys, &args.destination, dir).await?;
     if args.server.jwt_secret.trim().is_empty() {
         args.server.jwt_secret = dir.jwt_secret()?;
     }
@@ -203,14 +203,44 @@ fn settle(args: &mut StandaloneArgs, dir: &DataDir) -> Result<bool> {
 
 /// The key that is set, or the one in the data directory. A key in the directory
 /// goes on opening what it wrapped, beside one that is set.
-fn settle_key(keys: &mut KeySettings, to: &DestinationSettings, dir: &DataDir) -> Result<bool> {
+async fn settle_key(
+    keys: &mut KeySettings,
+    to: &DestinationSettings,
+    dir: &DataDir,
+) -> Result<bool> {
     if !keys.is_set() {
-        let (key, made) = dir.key(&to.dir)?;
+        let (key, made) = if to.is_local() {
+            dir.key(&to.dir)?
+        } else if let Some(key) = dir.kept_key()? {
+            (key, false)
+        } else {
+            (make_key(to, dir).await?, true)
+        };
         keys.encryption_key = key;
         return Ok(made);
     }
     keys.kept_keys.extend(dir.kept_key()?);
     Ok(false)
+}
+
+/// A new key, but never where the destination holds vaults, which that key could
+/// not open.
+async fn make_key(to: &DestinationSettings, dir: &DataDir) -> Result<String> {
+    let destination = to
+        .destination()
+        .map_err(|error| CliError::usage(error.to_string()))?;
+    let place = vault::destination::place(&destination);
+    let vaults = service::open_destination(to)?
+        .list_folders("vaults/")
+        .await
+        .map_err(|error| {
+            CliError::failed(format!("look for backups at {place}: {error}"))
+                .hint("set NORA_BACKUP_ENCRYPTION_KEY to the key of what is there, if anything is")
+        })?;
+    if vaults.is_empty() {
+        return dir.make_key();
+    }
+    Err(dir.key_is_gone(&place))
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener> {
@@ -257,13 +287,13 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_is_not_set_comes_from_the_data_directory() {
+    #[tokio::test]
+    async fn what_is_not_set_comes_from_the_data_directory() {
         let scratch = tempfile::tempdir().expect("folder");
         let dir = DataDir::open(scratch.path().into()).expect("open");
         let root = scratch.path().to_str().expect("UTF-8");
         let mut args = parse(&["--listen", "127.0.0.1:0", "--source-root", root]);
-        assert!(settle(&mut args, &dir).expect("settle"));
+        assert!(settle(&mut args, &dir).await.expect("settle"));
         assert_eq!(args.server.listen.port(), 0);
         assert_eq!(
             args.catalog.database_url.sqlite_path(),
@@ -275,7 +305,7 @@ mod tests {
         assert_eq!(args.server.jwt_secret.len(), 64);
         args.keys.keyring().expect("a key that can be used");
         let mut again = parse(&["--database-url="]);
-        assert!(!settle(&mut again, &dir).expect("settle"));
+        assert!(!settle(&mut again, &dir).await.expect("settle"));
         assert_eq!(again.keys.encryption_key, args.keys.encryption_key);
         assert_eq!(
             again.catalog.database_url.sqlite_path(),
@@ -283,15 +313,15 @@ mod tests {
         );
     }
 
-    #[test]
-    fn a_key_that_is_set_wins_and_the_kept_one_still_opens() {
+    #[tokio::test]
+    async fn a_key_that_is_set_wins_and_the_kept_one_still_opens() {
         let scratch = tempfile::tempdir().expect("folder");
         let dir = DataDir::open(scratch.path().into()).expect("open");
         let mut first = parse(&[]);
-        settle(&mut first, &dir).expect("settle");
+        settle(&mut first, &dir).await.expect("settle");
         let key = "11".repeat(32);
         let mut second = parse(&["--encryption-key", &key]);
-        assert!(!settle(&mut second, &dir).expect("settle"));
+        assert!(!settle(&mut second, &dir).await.expect("settle"));
         assert_eq!(second.keys.encryption_key, key);
         assert_eq!(second.keys.kept_keys, [first.keys.encryption_key]);
         second.keys.keyring().expect("keys that can be used");

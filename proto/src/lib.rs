@@ -9,6 +9,8 @@
 // Generated code follows its generator's style.
 #![allow(clippy::pedantic, missing_docs)]
 
+mod redacted;
+
 /// The public API.
 pub mod backup {
     /// Version 1.

@@ -14,7 +14,10 @@ use process::{
 use queue::{AmqpSettings, ConnectError, RabbitMq};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use vault::{DestinationSettings, KeySettings, VaultSettings};
+use vault::{
+    DestinationSettings, KeySettings, VaultSettings,
+    destination::{HostKeys, HostKeysInMemory},
+};
 
 use crate::{Ops, ServerParts, ServerSettings, install_metrics, run};
 
@@ -64,7 +67,11 @@ pub fn main() -> ExitCode {
 async fn serve(program: Program, stop: CancellationToken) -> Result<(), Ended> {
     let usage = |error: &dyn std::error::Error| Ended::new(Exit::Usage, error);
     let keyring = program.keys.keyring().map_err(|error| usage(&error))?;
-    let store = program.destination.open().map_err(|error| usage(&error))?;
+    let host_keys: Arc<dyn HostKeys> = Arc::new(HostKeysInMemory::default());
+    let store = program
+        .destination
+        .open(&host_keys)
+        .map_err(|error| usage(&error))?;
     let catalog = Catalog::open(&program.catalog).await.map_err(|error| {
         let exit = if error.is_retryable() {
             Exit::Unavailable

@@ -1,15 +1,29 @@
-//! Opens a destination from its description, `nora.backup.v1.Destination`: the one
-//! form in which the environment, the API and the catalog name a place for vaults.
+//! Destinations from their description, `nora.backup.v1.Destination`: the one form
+//! in which the environment, the API and the catalog name a place for vaults.
+//!
+//! - [`check()`]: whether a description can be one, field by field
+//! - [`public`], [`merge_secrets`]: what of it is shown, and what is kept
+//! - [`open`]: the store
 
-use std::{path::Path, sync::Arc};
+use std::{collections::HashMap, path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use proto::backup::v1::{Destination, destination::Kind};
+use tokio::sync::Mutex;
 
 use crate::{
     error::{StoreError, StoreErrorKind},
-    store::{OpendalStore, Store},
+    store::{OpendalStore, S3Store, Store},
 };
+
+mod check;
+mod secrets;
+
+pub use check::{FieldProblem, check};
+pub use secrets::{merge_secrets, public};
+
+/// Id of the destination that the environment describes.
+pub const DEFAULT: &str = "default";
 
 /// Which host keys were trusted at a first connection.
 #[async_trait]
@@ -20,18 +34,99 @@ pub trait HostKeys: Send + Sync + std::fmt::Debug {
     async fn remember(&self, host: &str, port: u16, key: &str) -> Result<String, StoreError>;
 }
 
+/// Host keys that are remembered as long as the process lives.
+#[derive(Debug, Default)]
+pub struct HostKeysInMemory(Mutex<HashMap<(String, u16), String>>);
+
+#[async_trait]
+impl HostKeys for HostKeysInMemory {
+    async fn remembered(&self, host: &str, port: u16) -> Result<Option<String>, StoreError> {
+        Ok(self.0.lock().await.get(&(host.to_owned(), port)).cloned())
+    }
+
+    async fn remember(&self, host: &str, port: u16, key: &str) -> Result<String, StoreError> {
+        let mut keys = self.0.lock().await;
+        let counts = keys
+            .entry((host.to_owned(), port))
+            .or_insert_with(|| key.to_owned());
+        Ok(counts.clone())
+    }
+}
+
+/// How the fields of a destination are called in messages: by the environment's
+/// variable for the default one, else by their path in the description.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FieldNames {
+    is_default: bool,
+}
+
+impl FieldNames {
+    /// Of a destination.
+    pub fn of(destination: &Destination) -> Self {
+        Self {
+            is_default: matches!(destination.destination_id.as_str(), "" | DEFAULT),
+        }
+    }
+
+    /// The name of a field, for example of "s3.bucket".
+    pub fn name(self, field: &str) -> String {
+        if self.is_default {
+            variable(field)
+        } else {
+            field.to_owned()
+        }
+    }
+}
+
+/// The environment's variable for a field of the default destination.
+pub fn variable(field: &str) -> String {
+    match field {
+        "kind" => "NORA_BACKUP_STORAGE".to_owned(),
+        "local.path" => "NORA_BACKUP_DIR".to_owned(),
+        other => format!("NORA_BACKUP_{}", other.replace('.', "_").to_uppercase()),
+    }
+}
+
+/// Where it is, in a few words for people; nothing of it is secret.
+pub fn place(destination: &Destination) -> String {
+    let bucket = |bucket: &str, prefix: &str, endpoint: &str| {
+        let slash = if prefix.is_empty() { "" } else { "/" };
+        let at = if endpoint.is_empty() { "" } else { " at " };
+        format!("{bucket}{slash}{prefix}{at}{endpoint}")
+    };
+    match &destination.kind {
+        Some(Kind::Local(local)) => local.path.clone(),
+        Some(Kind::S3(s3)) => format!("s3://{}", bucket(&s3.bucket, &s3.prefix, &s3.endpoint)),
+        Some(Kind::R2(r2)) => format!("r2://{}", bucket(&r2.bucket, &r2.prefix, &r2.endpoint)),
+        Some(Kind::Ssh(ssh)) => format!("ssh://{}/{}", ssh.host, ssh.remote_path),
+        None => "nowhere".to_owned(),
+    }
+}
+
 /// Opens a destination. Does not connect yet where there is something to connect to.
 pub fn open(
     destination: &Destination,
     _host_keys: &Arc<dyn HostKeys>,
 ) -> Result<Arc<dyn Store>, StoreError> {
-    match &destination.kind {
-        Some(Kind::Local(local)) => Ok(Arc::new(OpendalStore::local(Path::new(&local.path))?)),
-        _ => Err(StoreError {
+    let names = FieldNames::of(destination);
+    if let Some(problem) = check(destination).into_iter().next() {
+        return Err(StoreError {
             action: "open",
             object: "the destination".to_owned(),
             kind: StoreErrorKind::Misconfigured,
-            detail: "this version knows `local`".to_owned(),
+            detail: format!("{} {}", names.name(&problem.field), problem.what),
+        });
+    }
+    match &destination.kind {
+        Some(Kind::Local(local)) => Ok(Arc::new(OpendalStore::local(Path::new(&local.path))?)),
+        Some(Kind::S3(s3)) => Ok(Arc::new(S3Store::s3(s3, names)?)),
+        Some(Kind::R2(r2)) => Ok(Arc::new(S3Store::r2(r2, names)?)),
+        // Checked above.
+        Some(Kind::Ssh(_)) | None => Err(StoreError {
+            action: "open",
+            object: "the destination".to_owned(),
+            kind: StoreErrorKind::Misconfigured,
+            detail: "of no known kind".to_owned(),
         }),
     }
 }

@@ -1,101 +1,43 @@
 //! This crate's part of the configuration. Empty means not set.
+//!
+//! - [`destination`]: where vaults are kept; the settings of one kind each in `s3`
+//! - `keys`: what wraps data keys
+//! - [`secret`]: text that is not shown
+//!
+//! A new kind of destination adds a file like `s3` here, a field and an arm to
+//! [`DestinationSettings`], and its checks to `crate::destination`.
 
-use std::{path::PathBuf, sync::Arc};
+use std::borrow::Cow;
 
-use clap::{Args, builder::TypedValueParser as _};
+use clap::Args;
 
-use crate::{
-    error::{Result, VaultError},
-    limits::INDEX_CHUNKS_MAX,
-    store::{OpendalStore, Store},
-};
+use crate::limits::INDEX_CHUNKS_MAX;
 
+pub mod destination;
 mod keys;
+mod s3;
+pub mod secret;
 
+pub use destination::{DestinationError, DestinationSettings};
 pub use keys::KeySettings;
+pub use s3::{R2Settings, S3Settings};
+pub use secret::Secret;
 
 /// A setting that holds what it may not hold: one line that names the variable.
 #[derive(Debug, thiserror::Error)]
 #[error("{variable} {what}")]
 pub struct SettingsError {
     /// The environment variable.
-    pub variable: &'static str,
+    pub variable: Cow<'static, str>,
     /// What it holds (never a secret), and what it may hold.
     pub what: String,
 }
 
 fn wrong(variable: &'static str, what: impl Into<String>) -> SettingsError {
     SettingsError {
-        variable,
+        variable: variable.into(),
         what: what.into(),
     }
-}
-
-/// Where vaults are kept.
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Destination")]
-pub struct DestinationSettings {
-    /// Kind of destination: `local`.
-    #[arg(
-        long = "storage",
-        env = "NORA_BACKUP_STORAGE",
-        default_value = "local",
-        value_name = "KIND"
-    )]
-    pub storage: String,
-    /// Folder of the local destination.
-    #[arg(
-        long = "dir",
-        env = "NORA_BACKUP_DIR",
-        default_value = "",
-        hide_default_value = true,
-        value_name = "PATH",
-        value_parser = clap::builder::StringValueParser::new().map(PathBuf::from)
-    )]
-    pub dir: PathBuf,
-}
-
-impl DestinationSettings {
-    /// Opens the destination.
-    pub fn open(&self) -> Result<Arc<dyn Store>, DestinationError> {
-        match self.storage.as_str() {
-            "" | "local" => {
-                if self.dir.as_os_str().is_empty() {
-                    return Err(wrong(
-                        "NORA_BACKUP_DIR",
-                        "is not set: set it to the folder that shall hold the backups",
-                    )
-                    .into());
-                }
-                if !self.dir.is_absolute() {
-                    return Err(wrong(
-                        "NORA_BACKUP_DIR",
-                        format!("is \"{}\": set it to an absolute path", self.dir.display()),
-                    )
-                    .into());
-                }
-                Ok(Arc::new(
-                    OpendalStore::local(&self.dir).map_err(VaultError::from)?,
-                ))
-            }
-            other => Err(wrong(
-                "NORA_BACKUP_STORAGE",
-                format!("is {other:?}: this version knows `local`"),
-            )
-            .into()),
-        }
-    }
-}
-
-/// Why a destination does not open.
-#[derive(Debug, thiserror::Error)]
-pub enum DestinationError {
-    /// A setting is wrong.
-    #[error(transparent)]
-    Settings(#[from] SettingsError),
-    /// The destination refuses.
-    #[error("NORA_BACKUP_DIR: {0}")]
-    Vault(#[from] VaultError),
 }
 
 /// How much a vault may use.

@@ -9,12 +9,15 @@ use bytes::Bytes;
 
 use crate::error::StoreError;
 
+mod listing;
 mod opendal_store;
+mod s3;
 mod scratch;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
 pub use opendal_store::OpendalStore;
+pub use s3::S3Store;
 
 /// An object as a listing shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]

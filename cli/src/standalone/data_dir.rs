@@ -136,21 +136,29 @@ impl DataDir {
             return Ok((key, false));
         }
         if holds_vaults(destination)? {
-            return Err(CliError::new(
-                Exit::Refused,
-                format!(
-                    "{} holds backups, but the key that opens them is missing: there is no file {}. \
-                     A new key would not open them, so that none was made",
-                    destination.join(VAULTS).display(),
-                    path.display()
-                ),
-            )
-            .hint(format!(
-                "put the key file back, or set NORA_BACKUP_ENCRYPTION_KEY; to begin anew, move {} away",
-                destination.join(VAULTS).display()
-            )));
+            return Err(self.key_is_gone(&destination.join(VAULTS).display().to_string()));
         }
-        self.make_secret(&path).map(|key| (key, true))
+        self.make_key().map(|key| (key, true))
+    }
+
+    /// Makes the key-encryption key. Only for destinations that hold no vaults.
+    pub fn make_key(&self) -> Result<String> {
+        self.make_secret(&self.key_file())
+    }
+
+    /// There are backups in that place, and no key.
+    pub fn key_is_gone(&self, place: &str) -> CliError {
+        CliError::new(
+            Exit::Refused,
+            format!(
+                "{place} holds backups, but the key that opens them is missing: there is no file {}. \
+                 A new key would not open them, so that none was made",
+                self.key_file().display()
+            ),
+        )
+        .hint(format!(
+            "put the key file back, or set NORA_BACKUP_ENCRYPTION_KEY; to begin anew, move {place} away",
+        ))
     }
 
     /// The key-encryption key in the directory, when there is one.

@@ -12,7 +12,10 @@ use server::{ServerParts, ServerSettings};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
-use vault::{DestinationSettings, KeySettings, Keyring, Store, VaultSettings};
+use vault::{
+    DestinationSettings, KeySettings, Keyring, Store, VaultSettings,
+    destination::{HostKeys, HostKeysInMemory},
+};
 use worker::{WorkerParts, WorkerSettings};
 
 use crate::{
@@ -53,10 +56,7 @@ impl Settings {
                 ..WorkerSettings::default()
             },
             catalog: CatalogSettings::sqlite(dir.catalog()),
-            destination: DestinationSettings {
-                storage: "local".into(),
-                dir: dir.path().to_path_buf(),
-            },
+            destination: DestinationSettings::local(dir.path().to_path_buf()),
             keys: KeySettings {
                 encryption_key: key,
                 ..KeySettings::default()
@@ -64,6 +64,14 @@ impl Settings {
             vault: VaultSettings::default(),
         }
     }
+}
+
+/// Opens where vaults are kept; connects to nothing yet.
+pub fn open_destination(settings: &DestinationSettings) -> Result<Arc<dyn Store>> {
+    let host_keys: Arc<dyn HostKeys> = Arc::new(HostKeysInMemory::default());
+    settings
+        .open(&host_keys)
+        .map_err(|error| CliError::usage(error.to_string()))
 }
 
 /// Everything opened, not yet running.
@@ -86,10 +94,7 @@ impl Parts {
             .keys
             .keyring()
             .map_err(|error| CliError::usage(error.to_string()))?;
-        let store = settings
-            .destination
-            .open()
-            .map_err(|error| CliError::usage(error.to_string()))?;
+        let store = open_destination(&settings.destination)?;
         let failed = |doing: &str, error: &dyn std::error::Error| {
             CliError::failed(format!("{doing} (NORA_BACKUP_DATABASE_URL): {error}"))
         };

@@ -76,7 +76,7 @@ pub fn announce(
          Next, in another terminal:\n",
         env!("CARGO_PKG_VERSION"),
         dir.path().display(),
-        args.destination.dir.join("vaults").display(),
+        backups(args),
         dir.token_file().display(),
         roots.join(", "),
     );
@@ -104,6 +104,15 @@ pub fn announce(
     );
     out.note(text);
     Ok(())
+}
+
+/// Where backups are kept.
+fn backups(args: &StandaloneArgs) -> String {
+    if args.destination.is_local() {
+        return args.destination.dir.join("vaults").display().to_string();
+    }
+    let destination = args.destination.destination().unwrap_or_default();
+    vault::destination::place(&destination)
 }
 
 /// The address as a client on this machine types it.

@@ -1,24 +1,23 @@
-//! Destinations through OpenDAL. For `local`: write to a temporary name, fsync
-//! the file, rename, fsync the folder, read back.
+//! A folder on this machine, through OpenDAL: write to a temporary name, fsync the
+//! file, rename, fsync the folder, read back.
 
 use std::{
     fs,
     io::{self, Read},
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::TryStreamExt as _;
 use opendal::{
-    EntryMode, ErrorKind, Operator,
+    ErrorKind, Operator,
     layers::{RetryLayer, TimeoutLayer},
 };
 
 use super::{
-    Listed, Store,
+    Listed, Store, listing,
     scratch::{self, Scratch},
 };
 use crate::error::{StoreError, StoreErrorKind};
@@ -32,13 +31,13 @@ const STALL: Duration = Duration::from_mins(1);
 /// Attempts after the first, of what the destination calls temporary.
 const RETRIES: usize = 3;
 
-/// A destination that OpenDAL reaches.
+/// A folder of this machine as a destination.
 #[derive(Debug, Clone)]
 pub struct OpendalStore {
     operator: Operator,
-    local_root: Option<PathBuf>,
+    root: PathBuf,
     /// Where this process writes before it renames; locked while it lives.
-    scratch: Option<Arc<Scratch>>,
+    scratch: Arc<Scratch>,
 }
 
 impl OpendalStore {
@@ -75,21 +74,18 @@ impl OpendalStore {
             .layer(RetryLayer::new().with_max_times(RETRIES).with_jitter());
         Ok(Self {
             operator,
-            local_root: Some(root.to_owned()),
-            scratch: Some(Arc::new(scratch)),
+            root: root.to_owned(),
+            scratch: Arc::new(scratch),
         })
     }
 
     /// Makes the names in the object's folder durable.
     async fn sync_folder(&self, name: &str) -> Result<(), StoreError> {
-        let Some(root) = &self.local_root else {
-            return Ok(());
-        };
+        let root = self.root.clone();
         let folder = root
             .join(name)
             .parent()
             .map_or_else(|| root.clone(), Path::to_owned);
-        let root = root.clone();
         blocking("sync the folder of", name, move || {
             // A new vault makes new folders: each one's name lies in its parent.
             let mut at = folder.as_path();
@@ -106,17 +102,8 @@ impl OpendalStore {
 
     /// Compares what is stored with what was to be written.
     async fn read_back(&self, name: &str, bytes: &Bytes) -> Result<bool, StoreError> {
-        if let Some(root) = &self.local_root {
-            let (path, bytes) = (root.join(name), bytes.clone());
-            return blocking("read back", name, move || same_as_file(&path, &bytes)).await;
-        }
-        let stored = self
-            .operator
-            .read(name)
-            .await
-            .map_err(|e| from_opendal("read back", name, &e))?
-            .to_bytes();
-        Ok(stored == *bytes)
+        let (path, bytes) = (self.root.join(name), bytes.clone());
+        blocking("read back", name, move || same_as_file(&path, &bytes)).await
     }
 }
 
@@ -143,7 +130,7 @@ fn same_as_file(path: &Path, bytes: &[u8]) -> io::Result<bool> {
 impl Store for OpendalStore {
     async fn put(&self, name: &str, bytes: Bytes) -> Result<(), StoreError> {
         let written = {
-            let _unfinished = self.scratch.as_ref().map(|scratch| scratch.write(name));
+            let _unfinished = self.scratch.write(name);
             self.operator.write(name, bytes.clone()).await
         };
         if let Err(error) = written {
@@ -221,54 +208,23 @@ impl Store for OpendalStore {
 
     async fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
         let mut listed = Vec::new();
-        let mut lister = match self.operator.lister(prefix).await {
-            Ok(lister) => lister,
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(listed),
-            Err(e) => return Err(from_opendal("list", prefix, &e)),
-        };
-        while let Some(entry) = next_entry(&mut lister, prefix).await? {
-            if entry.metadata().mode() != EntryMode::FILE {
+        for entry in listing::entries(&self.operator, prefix, from_opendal).await? {
+            if !listing::is_object(&entry) {
                 continue;
             }
-            let mut metadata = entry.metadata().clone();
-            if self.local_root.is_some() {
-                // The listing of a local folder tells names only.
-                metadata = match self.operator.stat(entry.path()).await {
-                    Ok(metadata) => metadata,
-                    Err(e) if e.kind() == ErrorKind::NotFound => continue,
-                    Err(e) => return Err(from_opendal("list", prefix, &e)),
-                };
+            // The listing of a local folder tells names only.
+            match self.operator.stat(entry.path()).await {
+                Ok(metadata) => listed.push(listing::listed(entry.path(), &metadata)),
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                Err(e) => return Err(from_opendal("list", prefix, &e)),
             }
-            listed.push(Listed {
-                name: entry.path().to_owned(),
-                bytes: metadata.content_length(),
-                modify_time_ms: metadata
-                    .last_modified()
-                    .and_then(|time| SystemTime::from(time).duration_since(UNIX_EPOCH).ok())
-                    .map(|d| d.as_millis() as i64),
-            });
         }
         Ok(listed)
     }
 
     async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
-        let mut folders = Vec::new();
-        let mut lister = match self.operator.lister(prefix).await {
-            Ok(lister) => lister,
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(folders),
-            Err(e) => return Err(from_opendal("list", prefix, &e)),
-        };
-        while let Some(entry) = next_entry(&mut lister, prefix).await? {
-            let name = entry
-                .path()
-                .strip_prefix(prefix)
-                .unwrap_or_default()
-                .trim_end_matches('/');
-            if entry.metadata().mode() == EntryMode::DIR && !name.is_empty() {
-                folders.push(name.to_owned());
-            }
-        }
-        Ok(folders)
+        let entries = listing::entries(&self.operator, prefix, from_opendal).await?;
+        Ok(listing::folders(&entries, prefix))
     }
 
     async fn delete(&self, name: &str) -> Result<(), StoreError> {
@@ -283,10 +239,7 @@ impl Store for OpendalStore {
     }
 
     async fn sweep(&self, age_ms: u64) -> Result<u64, StoreError> {
-        let (Some(root), Some(scratch)) = (&self.local_root, self.scratch.clone()) else {
-            return Ok(0);
-        };
-        let folder = root.join(TEMPORARY);
+        let (folder, scratch) = (self.root.join(TEMPORARY), self.scratch.clone());
         let sweep = move || Ok(scratch::sweep(&folder, age_ms)? + scratch.sweep()?);
         blocking("sweep", TEMPORARY, sweep).await
     }
@@ -299,16 +252,6 @@ impl Store for OpendalStore {
         self.put(&name, Bytes::from_static(b"nora-backup probe"))
             .await?;
         self.delete(&name).await
-    }
-}
-
-async fn next_entry(
-    lister: &mut opendal::Lister,
-    prefix: &str,
-) -> Result<Option<opendal::Entry>, StoreError> {
-    match lister.try_next().await {
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-        other => other.map_err(|e| from_opendal("list", prefix, &e)),
     }
 }
 
