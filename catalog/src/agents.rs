@@ -287,7 +287,7 @@ fn is_same(before: &Agent, new: &NewAgent) -> bool {
 
 /// Whether a job that a caller asked for waits or runs. Deletions and
 /// compactions are the service's own business.
-async fn has_callers_job(tx: &Tx, agent_id: &str) -> Result<bool, CatalogError> {
+pub(crate) async fn has_callers_job(tx: &Tx, agent_id: &str) -> Result<bool, CatalogError> {
     let jobs = jobs::Entity::find()
         .filter(jobs::Column::AgentId.eq(agent_id))
         .filter(jobs::Column::State.is_in([JobState::Queued, JobState::Running]))

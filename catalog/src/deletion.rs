@@ -146,15 +146,12 @@ impl Catalog {
     }
 }
 
-/// Makes all backups of an agent DELETING, each with its job. The caller knows
-/// that none of them waits or runs.
-pub(crate) async fn delete_all(
+/// Makes sure that nothing keeps an agent's backups, and notes that they are removed.
+pub(crate) async fn check_all_deletable(
     tx: &Tx,
-    agent: &agents::Model,
-    max_attempts: u32,
+    agent_id: &str,
     now_ms: i64,
 ) -> Result<(), CatalogError> {
-    let agent_id = agent.agent_id.as_str();
     let pin = pins::Entity::find()
         .filter(pins::Column::AgentId.eq(agent_id))
         .filter(pins::Column::ExpireTimeMs.gt(now_ms))
@@ -177,7 +174,19 @@ pub(crate) async fn delete_all(
             backup_id: protected.backup_id.clone(),
         });
     }
-    pruning::note(tx, &rows, RemovalRule::Deregister, now_ms).await?;
+    pruning::note(tx, &rows, RemovalRule::Deregister, now_ms).await
+}
+
+/// Makes all backups of an agent DELETING, each with its job. The caller knows
+/// that none of them waits or runs.
+pub(crate) async fn delete_all(
+    tx: &Tx,
+    agent: &agents::Model,
+    max_attempts: u32,
+    now_ms: i64,
+) -> Result<(), CatalogError> {
+    let agent_id = agent.agent_id.as_str();
+    check_all_deletable(tx, agent_id, now_ms).await?;
     let being_deleted: Vec<Option<String>> = jobs::Entity::find()
         .select_only()
         .column(jobs::Column::BackupId)

@@ -3,10 +3,14 @@
 pub(crate) mod agents;
 pub(crate) mod announcements;
 pub(crate) mod backups;
+pub(crate) mod erased_keys;
 pub(crate) mod jobs;
+pub(crate) mod key_holders;
+pub(crate) mod key_rotations;
 pub(crate) mod pins;
 pub(crate) mod removals;
 pub(crate) mod requests;
 pub(crate) mod restores;
 pub(crate) mod schedules;
+pub(crate) mod vault_keys;
 pub(crate) mod workers;

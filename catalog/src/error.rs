@@ -129,6 +129,39 @@ pub enum CatalogError {
         /// The agent.
         agent_id: String,
     },
+    /// Keys are rotated one rotation after the other.
+    #[error("keys are being rotated already: watch rotation {rotation_id} to its end")]
+    KeyRotationRunning {
+        /// The one that waits or runs.
+        rotation_id: String,
+    },
+    /// No such rotation.
+    #[error("key rotation {rotation_id} does not exist: ask for the latest one")]
+    KeyRotationNotFound {
+        /// The rotation.
+        rotation_id: String,
+    },
+    /// The older keys are still needed by processes that run.
+    #[error(
+        "key {key_id} is not what these write with: {}; make it their writing key and start them anew; one that is gone \
+         counts as there for {} s after its last sign of life",
+        named(replicas),
+        crate::limits::REPLICA_GONE_MS / 1_000
+    )]
+    KeyNotHeld {
+        /// The key.
+        key_id: String,
+        /// Who does not write with it.
+        replicas: Vec<String>,
+    },
+    /// The older keys are still needed by vaults.
+    #[error("{}", not_rotated(key_id, agents))]
+    KeysNotRotated {
+        /// The key.
+        key_id: String,
+        /// Vaults that are not under it, as far as known.
+        agents: Vec<String>,
+    },
     /// The `request_id` was used for something else.
     #[error("request_id {request_id} was used for a different request: use a new one")]
     RequestIdReused {
@@ -220,6 +253,10 @@ impl CatalogError {
             Self::DecisionMissing { .. } => "DECISION_MISSING",
             Self::DecisionUnknown { .. } => "INVALID_FIELD",
             Self::AgentExists { .. } => "AGENT_EXISTS",
+            Self::KeyRotationRunning { .. } => "KEY_ROTATION_RUNNING",
+            Self::KeyRotationNotFound { .. } => "KEY_ROTATION_NOT_FOUND",
+            Self::KeyNotHeld { .. } => "KEY_NOT_HELD",
+            Self::KeysNotRotated { .. } => "KEYS_NOT_ROTATED",
             Self::RequestIdReused { .. } => "REQUEST_ID_REUSED",
             Self::Unavailable { .. } | Self::Unreachable { .. } => "DATABASE_UNAVAILABLE",
             Self::PinLost { .. }
@@ -245,6 +282,29 @@ impl CatalogError {
         matches!(self, Self::Database { source, .. }
             if matches!(source.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))))
     }
+}
+
+/// The first few names of many.
+fn named(names: &[String]) -> String {
+    const NAMED_MAX: usize = 10;
+    let text = names[..names.len().min(NAMED_MAX)].join(", ");
+    match names.len().saturating_sub(NAMED_MAX) {
+        0 => text,
+        more => format!("{text} and {more} more"),
+    }
+}
+
+fn not_rotated(key_id: &str, agents: &[String]) -> String {
+    if agents.is_empty() {
+        return format!(
+            "no rotation to key {key_id} is complete: rotate without retiring the previous keys first"
+        );
+    }
+    format!(
+        "the vaults of these agents are not under key {key_id}: {}; configure the keys that open \
+         them as previous keys and rotate again, or delete them",
+        named(agents)
+    )
 }
 
 /// Whether the connection, not the statement, is at fault; or whether the

@@ -95,13 +95,18 @@ impl Catalog {
         Ok(deleted.rows_affected)
     }
 
-    /// Forgets verify, delete and compact jobs that ended before
+    /// Forgets verify, delete, compact and erase jobs that ended before
     /// `ended_before_ms` and left nothing to clean up; returns how many. The jobs
     /// of backups and restores stay with them.
     pub async fn expire_jobs(&self, limit: u64, ended_before_ms: i64) -> Result<u64, CatalogError> {
         let tx = self.begin("expire jobs").await?;
         let mut expired: Vec<String> = Vec::new();
-        for kind in [JobKind::Verify, JobKind::Delete, JobKind::Compact] {
+        for kind in [
+            JobKind::Verify,
+            JobKind::Delete,
+            JobKind::Compact,
+            JobKind::Erase,
+        ] {
             let ids: Vec<String> = jobs::Entity::find()
                 .select_only()
                 .column(jobs::Column::JobId)

@@ -312,7 +312,9 @@ async fn take(
             };
             transitions::change_open_restore(tx, job, change).await
         }
-        JobKind::Verify | JobKind::Delete | JobKind::Compact => Ok(()),
+        JobKind::Verify | JobKind::Delete | JobKind::Compact | JobKind::Rotate | JobKind::Erase => {
+            Ok(())
+        }
     }
 }
 

@@ -25,6 +25,8 @@
 //!   `housekeeping`: what time takes away
 //! - [`timing`]: when schedules run, and [`retention`]: what goes, both pure;
 //!   `schedules` and `pruning` do it
+//! - `rotations`, `keys`: what is under which key, and who holds it; `erasure`: the
+//!   end of an agent with its keys first
 //! - `pins`, `manifests`: what deletion and compaction must respect
 //!
 //! With the feature `failpoints`, each writing call has two named points:
@@ -48,8 +50,10 @@ mod completion;
 mod connection;
 mod deletion;
 mod entities;
+mod erasure;
 mod housekeeping;
 mod jobs;
+mod keys;
 mod manifests;
 mod outbox;
 mod pages;
@@ -60,6 +64,7 @@ mod reaper;
 mod requests;
 mod restores;
 mod retry;
+mod rotations;
 mod schedules;
 mod stored;
 mod transitions;

@@ -4,6 +4,10 @@
 pub const PAGE_MAX: u64 = 1_000;
 /// Warnings kept of a backup or restore; the rest is only counted.
 pub const WARNINGS_MAX: usize = 100;
+/// Vaults that are named when they could not be brought under a key.
+pub const PROBLEMS_MAX: usize = 100;
+/// A process without a sign of life for this long is gone.
+pub const REPLICA_GONE_MS: i64 = 2 * 60 * 1_000;
 /// How long a `request_id` is remembered.
 pub const REQUEST_TTL_MS: i64 = 24 * 60 * 60 * 1_000;
 /// How long an unstarted draft stays.

@@ -2,12 +2,16 @@
 //! 1970, and the messages of `nora.backup.v1` where the API has one already.
 
 mod jobs;
+mod keys;
 mod schedules;
 mod states;
 
 pub use jobs::{
     AfterHook, ClaimOutcome, DispatchItem, FailOutcome, Fence, Job, Lease, ReapOutcome, Reaped,
     Renewal,
+};
+pub use keys::{
+    KeyHolder, KeyRotation, KeyUse, NewKeyRotation, RotationCounts, RotationStep, VaultProblem,
 };
 pub use proto::backup::v1::Failure;
 use proto::backup::v1::{

@@ -223,7 +223,22 @@ pub(crate) async fn end_failed(
                 .doing(tx.doing())?;
             Ok(())
         }
-        JobKind::Verify | JobKind::Compact => Ok(()),
+        JobKind::Erase => {
+            let change = backups::ActiveModel {
+                failure_reason: reason,
+                failure_message: message,
+                ..Default::default()
+            };
+            backups::Entity::update_many()
+                .set(change)
+                .filter(backups::Column::AgentId.eq(&job.agent_id))
+                .filter(backups::Column::State.eq(BackupState::Deleting))
+                .exec(tx.db())
+                .await
+                .doing(tx.doing())?;
+            Ok(())
+        }
+        JobKind::Verify | JobKind::Compact | JobKind::Rotate => Ok(()),
     }
 }
 
@@ -251,7 +266,9 @@ pub(crate) async fn end_canceled(
             };
             change_open_restore(tx, job, change).await
         }
-        JobKind::Verify | JobKind::Delete | JobKind::Compact => Ok(()),
+        JobKind::Verify | JobKind::Delete | JobKind::Compact | JobKind::Rotate | JobKind::Erase => {
+            Ok(())
+        }
     }
 }
 

@@ -108,6 +108,9 @@ pub enum Command {
     Schedule(commands::schedule::ScheduleCommand),
     /// Run the platform: what only administrators may, on their own listener
     Admin(commands::admin::AdminArgs),
+    /// Show, make and rotate the keys that backups are sealed under
+    #[command(visible_alias = "keys")]
+    Key(commands::key::KeyArgs),
     /// Run the whole service in one process: nothing to install
     Standalone(Box<standalone::StandaloneArgs>),
     /// Show a backup and a restore from end to end, on made-up data

@@ -5,6 +5,7 @@ pub mod agent;
 pub mod backup;
 pub mod completions;
 pub mod docs;
+pub mod key;
 pub mod restore;
 pub mod schedule;
 pub mod token;
@@ -12,6 +13,10 @@ pub mod token;
 /// The rpcs of `nora.backup.v1`, each with the command that calls it.
 pub const CALLS: &[(&str, &str)] = &[
     ("AdminService.ListWorkers", "admin workers"),
+    ("AdminService.ListKeys", "key list"),
+    ("AdminService.RotateKeys", "key rotate"),
+    ("AdminService.GetKeyRotation", "key status"),
+    ("AdminService.WatchKeyRotation", "key rotate"),
     ("AgentService.RegisterAgent", "agent register"),
     ("AgentService.GetAgent", "agent show"),
     ("AgentService.ListAgents", "agent list"),

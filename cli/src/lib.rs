@@ -14,7 +14,7 @@
 //! - [`demo`]: a backup and a restore from end to end, on made-up data
 //!
 //! Client commands know the API and nothing else; only [`standalone`] knows that
-//! there are a server, a worker, a catalog and a vault.
+//! there are a server, a worker, a catalog and a vault (and `key new` what a key is).
 
 pub mod args;
 pub mod commands;
@@ -93,6 +93,7 @@ async fn run(cli: Cli, out: Output) -> Result<()> {
         Command::Backup(command) => commands::backup::run(&session().await?, command).await,
         Command::Restore(command) => commands::restore::run(&session().await?, command).await,
         Command::Admin(args) => commands::admin::run(&cli.global, args, out).await,
+        Command::Key(args) => commands::key::run(&cli.global, args, out).await,
         Command::Standalone(args) => standalone::run(*args, out).await,
         Command::Demo(args) => demo::run(args, out).await,
         Command::Token(command) => commands::token::run(command, out),

@@ -6,9 +6,10 @@
 use std::{future::Future, time::Duration};
 
 use proto::backup::v1::{
-    Backup, Failure, Phase, Progress, Restore, WatchBackupRequest, WatchBackupResponse,
-    WatchRestoreRequest, WatchRestoreResponse, WatchVerificationRequest, WatchVerificationResponse,
-    backup, restore,
+    Backup, Failure, KeyRotation, Phase, Progress, Restore, WatchBackupRequest,
+    WatchBackupResponse, WatchKeyRotationRequest, WatchKeyRotationResponse, WatchRestoreRequest,
+    WatchRestoreResponse, WatchVerificationRequest, WatchVerificationResponse, backup,
+    key_rotation, restore,
 };
 use tokio::{signal, time::Instant};
 use tonic::{Response, Status, Streaming};
@@ -95,6 +96,41 @@ impl Event for WatchVerificationResponse {
     fn json(&self) -> serde_json::Value {
         self.to_json()
     }
+}
+
+impl Event for WatchKeyRotationResponse {
+    fn progress(&self) -> Option<&Progress> {
+        self.rotation.as_ref()?.progress.as_ref()
+    }
+    fn is_final(&self) -> bool {
+        use key_rotation::State;
+        self.rotation
+            .as_ref()
+            .is_some_and(|rotation| matches!(rotation.state(), State::Completed | State::Failed))
+    }
+    fn json(&self) -> serde_json::Value {
+        self.rotation
+            .as_ref()
+            .map(KeyRotation::to_json)
+            .unwrap_or_default()
+    }
+}
+
+/// Watches a rotation of keys to its end; returns it as it ended.
+pub async fn rotation(session: &Session, rotation_id: &str) -> Result<KeyRotation> {
+    let again =
+        format!("the rotation goes on; look at it with `nora-backup key status {rotation_id}`");
+    let open = || {
+        let mut client = session.admin();
+        let request = WatchKeyRotationRequest {
+            rotation_id: rotation_id.to_string(),
+        };
+        async move { client.watch_key_rotation(request).await }
+    };
+    follow(session, "rotation", &again, open)
+        .await?
+        .rotation
+        .ok_or_else(incomplete)
 }
 
 /// Watches a backup to its end; returns it as it ended.

@@ -13,6 +13,7 @@ use sea_orm_migration::{MigrationTrait, async_trait};
 mod m20261123_000001_first_tables;
 mod m20261124_000002_fleet;
 mod m20261124_000003_schedules;
+mod m20261125_000005_keys;
 mod m20261125_000007_agents;
 
 /// All changes, oldest first.
@@ -26,6 +27,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261123_000001_first_tables::Migration),
             Box::new(m20261124_000002_fleet::Migration),
             Box::new(m20261124_000003_schedules::Migration),
+            Box::new(m20261125_000005_keys::Migration),
             Box::new(m20261125_000007_agents::Migration),
         ]
     }

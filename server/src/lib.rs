@@ -14,7 +14,8 @@
 //!   `page` (page tokens), `convert` (to the API's messages), `status` (errors to statuses:
 //!   the one table)
 //! - streams: `watch` (always ending with the truth), `feed` (bounded, cut when not read)
-//! - loops: `dispatcher`, `reaper`, `scheduler`, `retention`, `announcer`, `health`
+//! - loops: `dispatcher`, `reaper`, `scheduler`, `retention`, `announcer`, `health`,
+//!   `presence`
 //! - `ops`: operations HTTP; [`program`]: the binary `nora-backup-server`
 //!
 //! It must not know of sources, targets or workers.
@@ -34,6 +35,7 @@ mod listeners;
 mod methods;
 mod ops;
 mod page;
+mod presence;
 pub mod program;
 mod reaper;
 mod retention;

@@ -138,6 +138,7 @@ async fn housekeeping(state: &State) -> Result<bool, ApiError> {
     most = most.max(catalog.expire_pins(PAGE, now).await?);
     let unseen_since = now - WORKERS_KEPT.as_millis() as i64;
     catalog.expire_workers(unseen_since).await?;
+    catalog.expire_key_holders(unseen_since).await?;
     let ended_before = now - ENDED_JOBS.as_millis() as i64;
     most = most.max(catalog.expire_jobs(PAGE, ended_before).await?);
     Ok(most >= PAGE)

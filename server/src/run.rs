@@ -118,6 +118,7 @@ pub async fn run(
     loops.spawn(announcer::run(state.clone()));
     loops.spawn(crate::scheduler::run(state.clone()));
     loops.spawn(crate::retention::run(state.clone()));
+    loops.spawn(crate::presence::run(state.clone()));
     loops.spawn(monitor.run());
     if let Some(ops) = parts.ops {
         let asked = stop.asked.clone();

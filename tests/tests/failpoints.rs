@@ -68,7 +68,8 @@ fn state_at(failpoint: &str) -> Option<backup::State> {
     }
 }
 
-/// Failpoints that other tests use: to slow work down (crash.rs, ending.rs), to
+/// Failpoints that other tests use: to slow work down (crash.rs, ending.rs), to be killed
+/// at while keys are rotated or destroyed (keys.rs), to
 /// stop at every call of the destination (vault/tests/compact), or to be killed at
 /// in a fleet (chaos.rs; one process has nobody to announce to) or around a
 /// container's commands (docker.rs).
@@ -82,6 +83,13 @@ const ELSEWHERE: &[&str] = &[
     "vault-rewrap-stored",
     "worker-before-hook",
     "worker-hooked",
+    "worker-rotate-vault",
+    "worker-rotate-noted",
+    "worker-rotate-before-complete",
+    "worker-rotate-completed",
+    "worker-erase-keys-noted",
+    "worker-erase-keys-destroyed",
+    "worker-erase-erased",
 ];
 
 #[test]

@@ -13,7 +13,9 @@ use crate::{clock::now_ms, failure::JobError, runner::context::JobContext};
 mod backup;
 mod compact;
 mod delete;
+mod erase;
 mod restore;
+mod rotate;
 mod verify;
 
 #[cfg(test)]
@@ -27,6 +29,8 @@ pub(crate) async fn run(context: Arc<JobContext>) -> Result<(), JobError> {
         JobKind::Verify => verify::run(&context).await,
         JobKind::Delete => delete::run(&context).await,
         JobKind::Compact => compact::run(&context).await,
+        JobKind::Rotate => rotate::run(&context).await,
+        JobKind::Erase => erase::run(&context).await,
     }
 }
 
@@ -38,6 +42,8 @@ pub(crate) fn name(kind: JobKind) -> &'static str {
         JobKind::Verify => "verify",
         JobKind::Delete => "delete",
         JobKind::Compact => "compact",
+        JobKind::Rotate => "rotate",
+        JobKind::Erase => "erase",
     }
 }
 

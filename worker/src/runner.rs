@@ -47,6 +47,9 @@ pub(crate) use {intake::take_jobs, leftovers::clear_up, presence::be_seen};
 pub(crate) type Work =
     Arc<dyn Fn(Arc<context::JobContext>) -> BoxFuture<'static, Result<(), JobError>> + Send + Sync>;
 
+/// The destination that the environment describes.
+pub(crate) const DEFAULT_DESTINATION: &str = "default";
+
 /// What all jobs of a worker share.
 pub struct Shared {
     /// What is known and decided.
@@ -69,4 +72,11 @@ pub struct Shared {
     pub shutdown: CancellationToken,
     /// What does a job's work.
     pub(crate) work: Work,
+}
+
+impl Shared {
+    /// Every destination, by its id: for what goes over all vaults.
+    pub(crate) fn stores(&self) -> Vec<(String, Arc<dyn Store>)> {
+        vec![(DEFAULT_DESTINATION.to_owned(), self.store.clone())]
+    }
 }

@@ -63,12 +63,12 @@ pub struct Job {
 
 impl Job {
     /// The id that watchers of this job watch: of its restore, its backup, or
-    /// of the job itself (verifications, compactions).
+    /// of the job itself (verifications, compactions, rotations, erasures).
     pub fn subject_id(&self) -> &str {
         match self.kind {
             JobKind::Backup | JobKind::Delete => self.backup_id.as_deref(),
             JobKind::Restore => self.restore_id.as_deref(),
-            JobKind::Verify | JobKind::Compact => None,
+            JobKind::Verify | JobKind::Compact | JobKind::Rotate | JobKind::Erase => None,
         }
         .unwrap_or(&self.job_id)
     }

@@ -76,12 +76,20 @@ pub enum JobKind {
     Delete,
     /// Removes and rewrites packs.
     Compact,
+    /// Brings every vault under another key.
+    Rotate,
+    /// Destroys an agent's keys, then the rest of its vaults.
+    Erase,
 }
 
 impl JobKind {
-    /// Whether it writes to the vault: one of these at a time for an agent.
+    /// Whether it writes to the vault: one of these at a time for an agent. (A rotation
+    /// is of no agent: one of them at a time.)
     pub fn is_exclusive(self) -> bool {
-        matches!(self, Self::Backup | Self::Delete | Self::Compact)
+        matches!(
+            self,
+            Self::Backup | Self::Delete | Self::Compact | Self::Rotate | Self::Erase
+        )
     }
 }
 

@@ -52,7 +52,7 @@ pub async fn run(global: &Global, args: AdminArgs, out: Output) -> Result<()> {
 
 /// The standalone's, unless another is named: whoever names another service has to say where its
 /// administrators call, so that nothing is asked of the wrong one.
-fn admin_server(given: Option<&str>, server: Option<&str>) -> Result<Server> {
+pub(super) fn admin_server(given: Option<&str>, server: Option<&str>) -> Result<Server> {
     let named = |text: Option<&str>| text.is_some_and(|text| !text.trim().is_empty());
     if !named(given) && named(server) {
         return Err(CliError::usage(

@@ -141,6 +141,9 @@ pub struct RemoveArgs {
     /// Delete its backups too; without it an agent that has any is kept
     #[arg(long)]
     pub delete_backups: bool,
+    /// Delete its backups by destroying their keys first: no copy of them can be read any more
+    #[arg(long)]
+    pub crypto_erase: bool,
     /// Do not ask
     #[arg(long, short)]
     pub yes: bool,
@@ -326,15 +329,18 @@ async fn list(session: &Session, args: ListArgs) -> Result<()> {
 
 async fn remove(session: &Session, args: RemoveArgs) -> Result<()> {
     let out = session.out;
-    if args.delete_backups && !args.yes {
-        out.confirm(&format!(
-            "Forget agent {} and delete all its backups?",
-            args.agent
-        ))?;
+    if (args.delete_backups || args.crypto_erase) && !args.yes {
+        let how = if args.crypto_erase {
+            "destroy the keys of all its backups"
+        } else {
+            "delete all its backups"
+        };
+        out.confirm(&format!("Forget agent {} and {how}?", args.agent))?;
     }
     let request = DeregisterAgentRequest {
         agent_id: args.agent.clone(),
         delete_backups: args.delete_backups,
+        crypto_erase: args.crypto_erase,
     };
     match session.agents().deregister_agent(call(request)).await {
         Ok(_) if out.json => out.document(&json!({ "agent_id": args.agent, "removed": true })),

@@ -8,9 +8,10 @@ use std::sync::LazyLock;
 
 use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use proto::backup::v1::{
-    Agent, Backup, BackupEntry, GetStorageUsageResponse, ListAgentsResponse, ListBackupsResponse,
-    ListRestoresResponse, ListWorkersResponse, PreviewRetentionResponse, RegisterAgentResponse,
-    Restore, Schedule, VerifyBackupResponse, WatchVerificationResponse,
+    Agent, Backup, BackupEntry, GetStorageUsageResponse, KeyRotation, ListAgentsResponse,
+    ListBackupsResponse, ListKeysResponse, ListRestoresResponse, ListWorkersResponse,
+    PreviewRetentionResponse, RegisterAgentResponse, Restore, Schedule, VerifyBackupResponse,
+    WatchVerificationResponse,
 };
 use serde_json::Value;
 
@@ -57,8 +58,10 @@ documents!(
     Backup,
     BackupEntry,
     GetStorageUsageResponse,
+    KeyRotation,
     ListAgentsResponse,
     ListBackupsResponse,
+    ListKeysResponse,
     ListRestoresResponse,
     ListWorkersResponse,
     RegisterAgentResponse,

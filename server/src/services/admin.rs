@@ -6,13 +6,16 @@
 use std::sync::Arc;
 
 use proto::backup::v1::{
-    ListWorkersRequest, ListWorkersResponse, admin_service_server::AdminService,
+    GetKeyRotationRequest, GetKeyRotationResponse, ListKeysRequest, ListKeysResponse,
+    ListWorkersRequest, ListWorkersResponse, RotateKeysRequest, RotateKeysResponse,
+    WatchKeyRotationRequest, WatchKeyRotationResponse, admin_service_server::AdminService,
 };
 use tonic::{Request, Response, Status, async_trait};
 
 use super::Call;
-use crate::{access, state::State, status::ApiError};
+use crate::{access, feed::FeedStream, state::State, status::ApiError};
 
+mod keys;
 mod workers;
 
 /// The service.
@@ -37,10 +40,42 @@ fn admitted<T>(request: Request<T>) -> Result<Call<T>, ApiError> {
 
 #[async_trait]
 impl AdminService for Admin {
+    type WatchKeyRotationStream = FeedStream<WatchKeyRotationResponse>;
+
     async fn list_workers(
         &self,
         request: Request<ListWorkersRequest>,
     ) -> Result<Response<ListWorkersResponse>, Status> {
         Ok(Response::new(self.workers(admitted(request)?).await?))
+    }
+
+    async fn list_keys(
+        &self,
+        request: Request<ListKeysRequest>,
+    ) -> Result<Response<ListKeysResponse>, Status> {
+        Ok(Response::new(self.keys(admitted(request)?).await?))
+    }
+
+    async fn rotate_keys(
+        &self,
+        request: Request<RotateKeysRequest>,
+    ) -> Result<Response<RotateKeysResponse>, Status> {
+        Ok(Response::new(self.rotate(admitted(request)?).await?))
+    }
+
+    async fn get_key_rotation(
+        &self,
+        request: Request<GetKeyRotationRequest>,
+    ) -> Result<Response<GetKeyRotationResponse>, Status> {
+        Ok(Response::new(self.rotation(admitted(request)?).await?))
+    }
+
+    async fn watch_key_rotation(
+        &self,
+        request: Request<WatchKeyRotationRequest>,
+    ) -> Result<Response<Self::WatchKeyRotationStream>, Status> {
+        Ok(Response::new(
+            self.watch_rotation(admitted(request)?).await?,
+        ))
     }
 }

@@ -114,13 +114,18 @@ impl Agents {
         let mut checks = Checks::new();
         checks.id("agent_id", &request.agent_id);
         checks.done()?;
-        self.state
-            .catalog
-            .deregister_agent(&request.agent_id, request.delete_backups, now_ms())
-            .await?;
+        let catalog = &self.state.catalog;
+        if request.crypto_erase {
+            catalog.erase_agent(&request.agent_id, now_ms()).await?;
+        } else {
+            catalog
+                .deregister_agent(&request.agent_id, request.delete_backups, now_ms())
+                .await?;
+        }
         tracing::info!(
             agent_id = request.agent_id,
             delete_backups = request.delete_backups,
+            crypto_erase = request.crypto_erase,
             "agent deregistered"
         );
         Ok(DeregisterAgentResponse {})

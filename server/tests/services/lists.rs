@@ -50,6 +50,7 @@ async fn an_agent_is_registered_changed_and_forgotten() {
     let request = || DeregisterAgentRequest {
         agent_id: "one".into(),
         delete_backups: false,
+        crypto_erase: false,
     };
     agents.deregister_agent(request()).await.unwrap();
     let status = agents.deregister_agent(request()).await.unwrap_err();

@@ -12,7 +12,10 @@ use crate::{
     clock::now_ms,
     failure::JobError,
     progress::ended,
-    runner::context::{CatalogUndo, JobContext},
+    runner::{
+        DEFAULT_DESTINATION,
+        context::{CatalogUndo, JobContext},
+    },
     sources::{self, CaptureContext},
     unwinding::join,
 };
@@ -38,6 +41,7 @@ pub(super) async fn run(context: &Arc<JobContext>) -> Result<(), JobError> {
         worker.vault_settings.clone(),
     )
     .await?;
+    note_keys(context, vault.wrapped_under().to_vec()).await;
     let previous = context
         .persist(|| worker.catalog.latest_completed(&agent.agent_id))
         .await?;
@@ -90,6 +94,18 @@ pub(super) async fn run(context: &Arc<JobContext>) -> Result<(), JobError> {
         enqueue_compact(context, now_ms()).await;
     }
     Ok(())
+}
+
+/// Notes which keys the vault is under; a rotation finds out, where that fails.
+async fn note_keys(context: &JobContext, key_ids: Vec<String>) {
+    let worker = &context.worker;
+    let agent_id = &context.lease.job.agent_id;
+    let noted = worker
+        .catalog
+        .note_vault_keys(DEFAULT_DESTINATION, agent_id, &key_ids, now_ms());
+    if let Err(error) = noted.await {
+        tracing::warn!(agent_id, %error, "note the keys of a vault");
+    }
 }
 
 /// Whether attempts that came to nothing, of this backup or the one before, may have left

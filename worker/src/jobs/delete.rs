@@ -18,6 +18,14 @@ pub(super) async fn run(context: &Arc<JobContext>) -> Result<(), JobError> {
         fail::fail_point!("worker-manifests-deleted");
         if is_last_of_gone_agent(context, vault).await? {
             // A later agent of this id, of whatever owner, begins with nothing.
+            let agent_id = &context.lease.job.agent_id;
+            let data_key_ids = vault::erase::data_key_ids(&*worker.store, agent_id).await?;
+            context
+                .persist(|| {
+                    let catalog = &worker.catalog;
+                    catalog.note_erased_keys(agent_id, &data_key_ids, now_ms())
+                })
+                .await?;
             vault.erase().await?;
         }
         vault_bytes = vault.stored_bytes().await?;

@@ -1,8 +1,9 @@
-//! Shows that this worker is there: jobs of pools that nobody serves say so.
+//! Shows that this worker is there: jobs of pools that nobody serves say so, and a key that
+//! a worker lacks is not the only one.
 
 use std::{sync::Arc, time::Duration};
 
-use catalog::Worker;
+use catalog::{KeyHolder, Worker};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::Shared;
@@ -36,8 +37,20 @@ pub(crate) async fn be_seen(worker: Arc<Shared>) {
         if let Err(error) = worker.catalog.see_worker(&seen).await {
             tracing::warn!(%error, "give a sign of life");
         }
+        let holder = KeyHolder {
+            replica: worker.name.clone(),
+            kind: "worker".to_owned(),
+            key_ids: worker.keyring.key_ids(),
+            seen_time_ms: now_ms(),
+        };
+        if let Err(error) = worker.catalog.see_key_holder(&holder).await {
+            tracing::warn!(%error, "tell which keys are held");
+        }
     }
-    let leave = worker.catalog.forget_worker(&worker.name);
+    let leave = async {
+        worker.catalog.forget_worker(&worker.name).await?;
+        worker.catalog.forget_key_holder(&worker.name).await
+    };
     if let Ok(Err(error)) = timeout(LEAVE_MAX, leave).await {
         tracing::debug!(%error, "take leave");
     }
