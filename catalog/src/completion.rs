@@ -147,6 +147,30 @@ impl Catalog {
         tx.commit_with_work().await
     }
 
+    /// A job came across a backup that is damaged: keeps with it what is wrong, as
+    /// a verification does.
+    pub async fn note_damage(
+        &self,
+        fence: &Fence,
+        backup_id: &str,
+        found: &Failure,
+    ) -> Result<(), CatalogError> {
+        let tx = self.begin("note damage").await?;
+        transitions::lock_held(&tx, fence).await?;
+        backups::Entity::update_many()
+            .set(backups::ActiveModel {
+                verify_failure_reason: Set(Some(found.reason.clone())),
+                verify_failure_message: Set(Some(found.message.clone())),
+                ..Default::default()
+            })
+            .filter(backups::Column::BackupId.eq(backup_id))
+            .filter(backups::Column::State.eq(BackupState::Completed))
+            .exec(tx.db())
+            .await
+            .doing(tx.doing())?;
+        tx.commit().await
+    }
+
     /// The backup's manifests are gone: removes its row, and the agent's row
     /// when it is deregistered and this was its last backup. With
     /// `compact_not_before_ms`, queues a compaction in the same transaction.

@@ -214,7 +214,11 @@ pub fn code_of(reason: ErrorReason) -> Code {
         | R::ShuttingDown
         | R::DestinationUnavailable
         | R::EngineUnavailable => Code::Unavailable,
-        R::ObjectMissing | R::ObjectCorrupt | R::KeysGone => Code::DataLoss,
+        R::ObjectMissing
+        | R::ObjectCorrupt
+        | R::ObjectReplayed
+        | R::VaultRolledBack
+        | R::KeysGone => Code::DataLoss,
         R::OffsetOutOfRange => Code::OutOfRange,
         R::Unspecified | R::Internal => Code::Internal,
         // The last five are reasons of failed jobs, and no rpc answers with them.

@@ -50,6 +50,7 @@ use crate::{
     error::{Result, VaultError},
     manifest::ManifestRef,
     meter::{Meter, Phase},
+    store::Listed,
     vault::{Contents, Vault},
 };
 
@@ -69,6 +70,10 @@ pub struct CompactSpec {
     /// backups, and of attempts that lost. They are removed first. All others
     /// that are stored count as live, known to the caller or not.
     pub garbage: HashSet<ManifestRef>,
+    /// Manifests that are known to be stored, with their digests. When the
+    /// destination lacks one, or serves another, it serves an old state: then
+    /// nothing is retired or removed that a backup may need.
+    pub expected: Vec<ManifestRef>,
     /// How long a retired pack waits for its removal, milliseconds. Longer than
     /// any job may take.
     pub grace_ms: u64,
@@ -191,18 +196,22 @@ impl Compaction {
         now_ms.saturating_sub(time_ms) < i64::try_from(grace_ms).unwrap_or(i64::MAX)
     }
 
-    /// Removes the manifests that the caller knows to be garbage; returns the others.
+    /// Removes the manifests that the caller knows to be garbage; returns the
+    /// others, with the digests that are known.
     async fn remove_garbage(&mut self) -> Result<Vec<ManifestRef>> {
         let prefix = format!("{}backups/", self.vault.root);
+        let listed = self.vault.store.list(&prefix).await?;
+        let stored = |object: &Listed| ManifestRef::from_name(object.name.strip_prefix(&prefix)?);
+        let digests = self.check_expected(listed.iter().filter_map(stored))?;
         // The digest of a manifest that a listing shows is not known.
         let garbage: HashSet<String> = self.spec.garbage.iter().map(ManifestRef::name).collect();
         let mut live = Vec::new();
-        for object in self.vault.store.list(&prefix).await? {
-            let name = object.name.strip_prefix(&prefix);
-            let Some(at) = name.and_then(ManifestRef::from_name) else {
+        for object in listed {
+            let Some(mut at) = stored(&object) else {
                 continue;
             };
             if !garbage.contains(&at.name()) {
+                at.digest = digests.get(&at.name()).copied();
                 live.push(at);
                 continue;
             }
@@ -213,6 +222,36 @@ impl Compaction {
             self.report.removed_bytes += object.bytes;
         }
         Ok(live)
+    }
+
+    /// Every manifest that must be there is; returns their digests by name.
+    fn check_expected(
+        &self,
+        stored: impl Iterator<Item = ManifestRef>,
+    ) -> Result<HashMap<String, [u8; 32]>> {
+        let stored: HashSet<String> = stored.map(|at| at.name()).collect();
+        let expected = &self.spec.expected;
+        let lacking: Vec<String> = expected
+            .iter()
+            .map(ManifestRef::name)
+            .filter(|name| !stored.contains(name))
+            .collect();
+        let Some(first) = lacking.first() else {
+            let known = expected
+                .iter()
+                .filter_map(|at| Some((at.name(), at.digest?)));
+            return Ok(known.collect());
+        };
+        Err(VaultError::RolledBack {
+            agent_id: self.vault.agent_id.clone(),
+            lacking: match lacking.len() {
+                1 => format!("{first} is not there; nothing was removed"),
+                n => format!(
+                    "{first} and {} more are not there; nothing was removed",
+                    n - 1
+                ),
+            },
+        })
     }
 
     /// Manifests are listed before contents are loaded: what a manifest needs is

@@ -34,6 +34,28 @@ pub enum VaultError {
         /// What is wrong with it.
         what: String,
     },
+    /// An object opens, and is not the one that the catalog knows under its name.
+    #[error(
+        "{object} is whole, and not the one that was stored last under this name: the destination \
+         serves an older or another state (rolled back, restored from a copy, or swapped); bring \
+         back its newest state, or use another backup"
+    )]
+    Replayed {
+        /// Name of the object in the vault.
+        object: String,
+    },
+    /// The destination holds less of the vault than the catalog knows was stored.
+    #[error(
+        "the destination serves an older state of the vault of agent {agent_id} than was stored there \
+         ({lacking}): see that it is the right destination and bring back what it lacks; or delete \
+         the backups that are lost, then make a new one"
+    )]
+    RolledBack {
+        /// The agent.
+        agent_id: String,
+        /// What is not there.
+        lacking: String,
+    },
     /// An object was written by a newer version of this program.
     #[error(
         "{object} has format version {version}, and this program reads up to {supported}: use a newer version of it"
@@ -114,6 +136,23 @@ impl VaultError {
         }
     }
 
+    /// Whether it concerns one stored object, while others may be right: what is
+    /// rescued from a damaged vault goes on after it.
+    pub(crate) fn is_fault(&self) -> bool {
+        match self {
+            Self::Store(error) => matches!(
+                error.kind,
+                StoreErrorKind::NotFound | StoreErrorKind::Corrupt | StoreErrorKind::Other
+            ),
+            Self::Missing { .. }
+            | Self::Corrupt { .. }
+            | Self::Version { .. }
+            | Self::Replayed { .. }
+            | Self::KeyNotConfigured { .. } => true,
+            _ => false,
+        }
+    }
+
     /// The stable reason: a name of `nora.backup.v1.ErrorReason`, less its prefix.
     pub fn reason(&self) -> &'static str {
         match self {
@@ -132,6 +171,8 @@ impl VaultError {
             Self::Corrupt { .. } | Self::Version { .. } => "OBJECT_CORRUPT",
             Self::KeysGone { .. } => "KEYS_GONE",
             Self::KeyNotConfigured { .. } => "KEY_NOT_CONFIGURED",
+            Self::Replayed { .. } => "OBJECT_REPLAYED",
+            Self::RolledBack { .. } => "VAULT_ROLLED_BACK",
             Self::Changed { .. } => "AGENT_BUSY",
             Self::Canceled => "CANCELED",
             Self::Source(_) | Self::Sink(_) | Self::Entry { .. } | Self::Internal(_) => "INTERNAL",
@@ -155,6 +196,13 @@ impl VaultError {
             Self::Corrupt { object, what } => Self::Corrupt {
                 object: object.clone(),
                 what: what.clone(),
+            },
+            Self::Replayed { object } => Self::Replayed {
+                object: object.clone(),
+            },
+            Self::RolledBack { agent_id, lacking } => Self::RolledBack {
+                agent_id: agent_id.clone(),
+                lacking: lacking.clone(),
             },
             Self::Version {
                 object,

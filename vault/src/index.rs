@@ -3,7 +3,7 @@
 //! In memory a chunk costs 28 bytes and its share of a hash table of 4-byte
 //! numbers: under 40 bytes together.
 
-use hashbrown::HashTable;
+use hashbrown::{HashMap, HashTable};
 use proto::vault::v1::{Compression, TableOfContents};
 
 use crate::{id::ChunkId, limits::CHUNK_ID_BYTES};
@@ -54,6 +54,8 @@ pub(crate) struct PackAt {
 pub(crate) struct ChunkIndex {
     slabs: Vec<Vec<Slot>>,
     table: HashTable<u32>,
+    /// Further places of chunks that are stored more than once, where they are kept.
+    further: Option<HashMap<ChunkId, Vec<Location>>>,
     pub segments: Vec<SegmentAt>,
     pub packs: Vec<PackAt>,
 }
@@ -86,6 +88,20 @@ impl ChunkIndex {
         Self::slot(&self.slabs, number).at
     }
 
+    /// An empty index that keeps every place of a chunk, for when the first is damaged.
+    pub(crate) fn of_all_places() -> Self {
+        Self {
+            further: Some(HashMap::new()),
+            ..Self::default()
+        }
+    }
+
+    /// The places of a chunk besides the first.
+    pub(crate) fn further(&self, id: &ChunkId) -> &[Location] {
+        let further = self.further.as_ref().and_then(|further| further.get(id));
+        further.map_or(&[], Vec::as_slice)
+    }
+
     /// Adds a chunk; the first place of a chunk stays. Returns whether it was new.
     pub(crate) fn insert(&mut self, id: &ChunkId, at: Location) -> bool {
         let number = self.table.len() as u32;
@@ -96,7 +112,12 @@ impl ChunkIndex {
             |n| hash(&Self::slot(slabs, *n).id),
         );
         match entry {
-            hashbrown::hash_table::Entry::Occupied(_) => false,
+            hashbrown::hash_table::Entry::Occupied(_) => {
+                if let Some(further) = &mut self.further {
+                    further.entry(*id).or_default().push(at);
+                }
+                false
+            }
             hashbrown::hash_table::Entry::Vacant(vacant) => {
                 vacant.insert(number);
                 if (number as usize).is_multiple_of(SLAB) {

@@ -201,6 +201,18 @@ pub(crate) struct VaultKeys {
     keys: Vec<DataKey>,
     /// Ids of the key-encryption keys that any of them is wrapped under.
     wrapped_under: Vec<String>,
+    /// Data keys that no configured key opens, with the ids of those that would.
+    locked: Vec<Locked>,
+}
+
+/// A data key that no configured key opens.
+#[derive(Debug, Clone)]
+struct Locked {
+    /// Its object's name.
+    name: String,
+    agent_id: String,
+    needed: Vec<String>,
+    configured: String,
 }
 
 impl VaultKeys {
@@ -222,6 +234,7 @@ impl VaultKeys {
         let keys = Self {
             keys: vec![key],
             wrapped_under: vec![keyring.writing.id()],
+            locked: Vec::new(),
         };
         (keys, name, object)
     }
@@ -232,33 +245,55 @@ impl VaultKeys {
         keyring: &Keyring,
         objects: &[(String, Vec<u8>)],
     ) -> Result<Self> {
+        let (keys, broken) = Self::open_what_opens(agent_id, keyring, objects)?;
+        match broken.into_iter().next_back() {
+            Some(error) => Err(error),
+            None => Ok(keys),
+        }
+    }
+
+    /// The same for a damaged vault: those of the keys that open, and what is wrong
+    /// with others. An error when none opens.
+    pub(crate) fn open_what_opens(
+        agent_id: &str,
+        keyring: &Keyring,
+        objects: &[(String, Vec<u8>)],
+    ) -> Result<(Self, Vec<VaultError>)> {
         let mut keys: Vec<DataKey> = Vec::new();
-        let mut needed = Vec::new();
-        let mut broken = None;
         let mut wrapped_under = Vec::new();
+        let mut locked = Vec::new();
+        let mut broken = Vec::new();
         for (name, bytes) in objects {
             if let Ok(info) = inspect(agent_id, keyring, name, bytes) {
                 wrapped_under.extend(info.wrapped_under);
             }
             match object::open(agent_id, keyring, name, bytes) {
                 Ok(Opened::Key(key)) => keys.push(key),
-                Ok(Opened::OtherKeys(ids)) => needed.extend(ids),
-                Err(error) => broken = Some(error),
+                Ok(Opened::OtherKeys(needed)) => locked.push(Locked {
+                    name: name.clone(),
+                    agent_id: agent_id.to_owned(),
+                    needed,
+                    configured: keyring.ids(),
+                }),
+                Err(error) => broken.push(error),
             }
         }
-        if let Some(error) = broken {
-            return Err(error);
-        }
         if keys.is_empty() {
+            if let Some(error) = broken.pop() {
+                return Err(error);
+            }
+            let needed = locked.into_iter().flat_map(|l: Locked| l.needed).collect();
             return Err(not_configured(agent_id, keyring, needed));
         }
         keys.sort_by_key(|key| (key.create_time_ms, key.id));
         wrapped_under.sort();
         wrapped_under.dedup();
-        Ok(Self {
+        let keys = Self {
             keys,
             wrapped_under,
-        })
+            locked,
+        };
+        Ok((keys, broken))
     }
 
     /// Ids of the key-encryption keys that any of them is wrapped under.
@@ -274,6 +309,14 @@ impl VaultKeys {
     /// The key that an object's header names.
     pub(crate) fn by_id(&self, id: &[u8; 16], object: &str) -> Result<&DataKey> {
         self.keys.iter().find(|key| key.id == *id).ok_or_else(|| {
+            let name = format!("keys/{}", hex::encode(id));
+            if let Some(locked) = self.locked.iter().find(|locked| locked.name == name) {
+                return VaultError::KeyNotConfigured {
+                    agent_id: locked.agent_id.clone(),
+                    needed: locked.needed.join(" or "),
+                    configured: locked.configured.clone(),
+                };
+            }
             VaultError::corrupt(
                 object,
                 format!(

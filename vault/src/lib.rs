@@ -11,6 +11,7 @@
 //! - [`vault`]: a vault opened
 //! - [`write`]: source to vault: read, cut, segment, compress, seal, pack, put
 //! - [`read`]: vault to sink: list, one file, everything, tar, verify
+//! - [`recover`]: what is left, read without a catalog; damage is gone around
 //! - [`compact`]: what no backup needs any more goes; [`mod@erase`]: everything does
 //! - [`mod@rewrap`]: data keys under another key-encryption key
 //!
@@ -30,6 +31,7 @@ pub mod meter;
 mod pack;
 mod random;
 pub mod read;
+pub mod recover;
 pub mod rewrap;
 pub mod seal;
 pub mod settings;
@@ -44,6 +46,7 @@ pub use keyring::{KeyEncryptionKey, Keyring};
 pub use manifest::ManifestRef;
 pub use meter::{Meter, Phase};
 pub use read::{BackupReader, ContentReader, EntryIter, TarSpec, VerifyDepth, VerifyReport, Walk};
+pub use recover::{FoundBackup, RecoveredVault, Recovery};
 pub use rewrap::{RewrapPolicy, RewrapReport, rewrap, survey};
 pub use settings::{DestinationSettings, KeySettings, SettingsError, VaultSettings};
 pub use store::{OpendalStore, Store};

@@ -53,10 +53,7 @@ impl Vault {
         let name = at.name();
         let (plain, digest) = self.read_document(Kind::Manifest, &name).await?;
         if at.digest.is_some_and(|expected| expected != digest) {
-            return Err(VaultError::corrupt(
-                &name,
-                "it is another manifest than the one that was written",
-            ));
+            return Err(VaultError::Replayed { object: name });
         }
         let manifest =
             Manifest::decode(&*plain).map_err(|_| VaultError::corrupt(&name, "malformed"))?;

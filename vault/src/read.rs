@@ -7,6 +7,7 @@
 //! - `buffers`: decoded segments, reused and cached
 //! - `ids`, `layout`: long lists of ids; where data lies in its file
 //! - `entries`, `content`: the entry stream; one file
+//! - `resync`: where the stream goes on after a part of it was lost
 //! - `walk`: everything in order, on all cores
 //! - `tar`, `export`: tar headers; a backup as an archive
 //! - `verify`: what is wrong with a backup
@@ -42,6 +43,7 @@ mod fetch;
 mod ids;
 mod layout;
 mod lost;
+mod resync;
 mod tar;
 mod verify;
 mod walk;
@@ -132,6 +134,22 @@ impl BackupReader {
             all.push(id);
         }
         Ok(all)
+    }
+
+    /// The same, but what is damaged is passed over: a walk and a listing go on
+    /// after errors that concern single entries.
+    pub(crate) fn salvaging(
+        vault: Vault,
+        manifest: Manifest,
+        chunks: ChunkIndex,
+        cancel: CancellationToken,
+    ) -> Self {
+        let chunks = Arc::new(RwLock::new(chunks));
+        let mut fetcher = Fetcher::new(vault, Arc::new(manifest), chunks, cancel);
+        fetcher.salvage = true;
+        Self {
+            fetcher: Arc::new(fetcher),
+        }
     }
 
     /// A chunk's bytes, checked. Blocks.

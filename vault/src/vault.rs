@@ -252,7 +252,7 @@ impl Vault {
             let toc = pack.table_of_contents.as_ref();
             let end = toc
                 .and_then(|t| t.segments.last())
-                .map(|s| s.offset_bytes + u64::from(s.stored_bytes));
+                .map(|s| s.offset_bytes.saturating_add(u64::from(s.stored_bytes)));
             match (toc, end) {
                 (Some(toc), Some(end)) if pack.pack_id.len() == 32 && pack.key_id.len() == 16 => {
                     check_toc(&name, toc, end)?;

@@ -91,6 +91,29 @@ async fn open_vault(context: &JobContext) -> Result<Option<Vault>, JobError> {
     }
 }
 
+/// The manifests that must be stored: those of completed backups.
+fn expected(known: &[catalog::KnownManifest]) -> Vec<vault::ManifestRef> {
+    known
+        .iter()
+        .filter(|known| known.state == catalog::BackupState::Completed)
+        .filter_map(|known| {
+            Some(vault::ManifestRef {
+                backup_id: known.backup_id.clone(),
+                attempt: known.manifest_attempt?,
+                digest: known.manifest_digest,
+            })
+        })
+        .collect()
+}
+
+/// The error for a vault that is not there at all, while backups in it are known.
+fn rolled_back(agent_id: &str) -> VaultError {
+    VaultError::RolledBack {
+        agent_id: agent_id.to_owned(),
+        lacking: "nothing of its vault is there".to_owned(),
+    }
+}
+
 /// The stored manifests that are known to be garbage: those of backups that failed or were
 /// canceled, and of attempts other than the one that counts. What is not known is kept, and so is
 /// what another job still works on.

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use prost::Message as _;
 use proto::vault::v1::{Content, Entry, EntryType};
 
-use super::{fetch::Fetcher, ids::IdStream, layout::Layout};
+use super::{fetch::Fetcher, ids::IdStream, layout::Layout, resync};
 use crate::{
     error::{Result, VaultError},
     id::{check_path, compare_paths},
@@ -60,7 +60,8 @@ pub(super) fn lies_under(path: &[u8], prefix: &[u8]) -> bool {
             .is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
 }
 
-/// Entries in path order; fuses after an error.
+/// Entries in path order; fuses after an error, unless what is damaged is passed
+/// over: then errors stand where entries are lost.
 pub struct EntryIter {
     fetcher: Arc<Fetcher>,
     scope: Scope,
@@ -71,6 +72,10 @@ pub struct EntryIter {
     bytes_left: u64,
     last_path: Option<Vec<u8>>,
     ended: bool,
+    /// Something of the stream was lost: its length tells nothing any more.
+    torn: bool,
+    /// Where the next record begins is not known.
+    adrift: bool,
 }
 
 impl EntryIter {
@@ -94,22 +99,33 @@ impl EntryIter {
             taken: 0,
             last_path: None,
             ended: false,
+            torn: false,
+            adrift: false,
         })
     }
 
     /// Reads one more chunk of the stream; false at its end.
     fn fill(&mut self) -> Result<bool> {
+        let filled = self.fill_once();
+        if filled.is_err() {
+            // What began before can't be completed.
+            self.taken = self.buffer.len();
+        }
+        filled
+    }
+
+    fn fill_once(&mut self) -> Result<bool> {
         let Some(id) = self.ids.next()? else {
-            if self.bytes_left > 0 {
+            if self.bytes_left > 0 && !self.torn {
                 return Err(self.malformed("ends early"));
             }
             return Ok(false);
         };
         let chunk = self.fetcher.chunk(&id)?;
-        self.bytes_left = self
-            .bytes_left
-            .checked_sub(chunk.len() as u64)
-            .ok_or_else(|| self.malformed("is longer than its size says"))?;
+        self.bytes_left = match self.bytes_left.checked_sub(chunk.len() as u64) {
+            None if !self.torn => return Err(self.malformed("is longer than its size says")),
+            left => left.unwrap_or(0),
+        };
         self.buffer.drain(..self.taken);
         self.taken = 0;
         self.buffer.extend_from_slice(&chunk);
@@ -122,10 +138,14 @@ impl EntryIter {
 
     /// Cuts the next record off; returns where it lies in the buffer.
     fn next_record(&mut self) -> Result<Option<std::ops::Range<usize>>> {
+        if self.adrift && !self.find_record()? {
+            return Ok(None);
+        }
         loop {
             let pending = &self.buffer[self.taken..];
             if let Some((length, prefix)) = read_length(pending) {
                 if length > ENTRY_BYTES_MAX as u64 || prefix == 0 {
+                    self.taken += 1;
                     return Err(self.malformed("holds a record that is too long"));
                 }
                 let (start, length) = (self.taken + prefix, length as usize);
@@ -141,6 +161,35 @@ impl EntryIter {
                     Err(self.malformed("ends inside a record"))
                 };
             }
+        }
+    }
+
+    /// After a loss: looks for where records begin again. False at the end.
+    fn find_record(&mut self) -> Result<bool> {
+        let mut is_end = false;
+        loop {
+            let pending = &self.buffer[self.taken..];
+            if let Some(offset) = resync::find(pending, self.last_path.as_deref(), is_end) {
+                self.taken += offset;
+                self.adrift = false;
+                return Ok(true);
+            }
+            if is_end {
+                return Ok(false);
+            }
+            let kept = self.buffer.len().saturating_sub(resync::KEPT_BYTES);
+            self.taken = self.taken.max(kept);
+            is_end = !self.fill()?;
+        }
+    }
+
+    /// An error that the listing goes on after, where it may: the next record is
+    /// looked for.
+    fn note_loss(&mut self, error: &VaultError) {
+        if self.fetcher.salvage && error.is_fault() {
+            (self.torn, self.adrift, self.ended) = (true, true, false);
+        } else {
+            self.ended = true;
         }
     }
 
@@ -184,7 +233,7 @@ impl EntryIter {
     }
 }
 
-fn check_entry(entry: &Entry) -> Result<(), &'static str> {
+pub(super) fn check_entry(entry: &Entry) -> Result<(), &'static str> {
     match entry.r#type() {
         EntryType::Unspecified => Err("its type is not known"),
         EntryType::Regular => {
@@ -205,7 +254,7 @@ fn check_entry(entry: &Entry) -> Result<(), &'static str> {
 
 /// A varint at the front: its value and length. `None` while it is incomplete;
 /// length 0 when it is none.
-fn read_length(bytes: &[u8]) -> Option<(u64, usize)> {
+pub(super) fn read_length(bytes: &[u8]) -> Option<(u64, usize)> {
     let mut value = 0;
     for (n, byte) in bytes.iter().take(5).enumerate() {
         value |= u64::from(byte & 0x7f) << (7 * n);
@@ -235,7 +284,10 @@ impl Iterator for EntryIter {
             return None;
         }
         let next = self.next_entry();
-        self.ended = !matches!(next, Ok(Some(_)));
+        match &next {
+            Ok(entry) => self.ended = entry.is_none(),
+            Err(error) => self.note_loss(error),
+        }
         next.transpose()
     }
 }

@@ -56,6 +56,8 @@ pub(super) struct Fetcher {
     pub manifest: Arc<Manifest>,
     pub runtime: Handle,
     pub cancel: CancellationToken,
+    /// Whether reading goes on after what is damaged.
+    pub salvage: bool,
     pub(super) chunks: Arc<RwLock<ChunkIndex>>,
     pub(super) lost: Mutex<Option<Arc<Lost>>>,
     /// Packs that wait for their removal and were not looked into yet.
@@ -95,6 +97,7 @@ impl Fetcher {
             manifest,
             runtime: Handle::current(),
             cancel,
+            salvage: false,
             chunks,
             lost: Mutex::new(None),
             retired: Mutex::default(),
@@ -112,6 +115,7 @@ impl Fetcher {
             manifest: self.manifest.clone(),
             runtime: self.runtime.clone(),
             cancel: self.cancel.child_token(),
+            salvage: self.salvage,
             chunks: self.chunks.clone(),
             lost: Mutex::new(None),
             retired: Mutex::new(lock(&self.retired).clone()),
@@ -208,6 +212,43 @@ impl Fetcher {
     pub(super) fn chunk(&self, id: &ChunkId) -> Result<Bytes> {
         self.check_cancel()?;
         let place = self.place(id)?;
+        self.chunk_at(&place, id)
+            .or_else(|error| self.chunk_elsewhere(id, error))
+    }
+
+    /// A chunk from another of its places, where what is damaged is gone around;
+    /// without one, the error that the first place gave. Blocks.
+    pub(super) fn chunk_elsewhere(&self, id: &ChunkId, error: VaultError) -> Result<Bytes> {
+        if !self.salvage || !error.is_fault() {
+            return Err(error);
+        }
+        let places: Vec<Place> = {
+            let chunks = self.chunks.read().unwrap_or_else(PoisonError::into_inner);
+            let Some((number, _)) = chunks.find(id) else {
+                return Err(error);
+            };
+            let place = |at: &Location| {
+                let segment = *chunks.segments.get(at.segment as usize)?;
+                let pack = *chunks.packs.get(segment.pack as usize)?;
+                Some(Place {
+                    number,
+                    at: *at,
+                    segment,
+                    pack,
+                })
+            };
+            chunks.further(id).iter().filter_map(place).collect()
+        };
+        for place in places {
+            match self.chunk_at(&place, id) {
+                Err(other) if other.is_fault() => {}
+                found => return found,
+            }
+        }
+        Err(error)
+    }
+
+    fn chunk_at(&self, place: &Place, id: &ChunkId) -> Result<Bytes> {
         let cached = lock(&self.cache).get(place.at.segment);
         let segment = if let Some(segment) = cached {
             segment
@@ -225,7 +266,7 @@ impl Fetcher {
             lock(&self.cache).put(place.at.segment, decoded.clone());
             decoded
         };
-        self.check_chunk(&place, &segment, id)?;
+        self.check_chunk(place, &segment, id)?;
         Ok(segment.slice(place.range()))
     }
 

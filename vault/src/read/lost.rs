@@ -62,7 +62,7 @@ impl Fetcher {
         for (index_id, _) in self.vault.list_ids("indexes/").await? {
             let index = match self.vault.read_index(&index_id).await {
                 Ok(index) => index,
-                Err(error @ VaultError::Store(_)) => return Err(error),
+                Err(error @ VaultError::Store(_)) if !error.is_fault() => return Err(error),
                 // A damaged index tells nothing; the manifest may.
                 Err(_) => continue,
             };
@@ -102,7 +102,7 @@ impl Fetcher {
         let store = &*self.vault.store;
         let read = read_toc(store, &self.vault.root, &self.vault.keys, id, bytes).await;
         match read {
-            Err(error @ (VaultError::Corrupt { .. } | VaultError::Version { .. })) => Ok(error),
+            Err(error) if error.is_fault() => Ok(error),
             Err(error) => Err(error),
             Ok(_) => Ok(VaultError::corrupt(
                 object,

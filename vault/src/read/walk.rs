@@ -92,23 +92,41 @@ impl Walk {
     }
 
     /// The next entry; what is left of the data of the one before is passed over.
+    /// An error ends the walk, unless what is damaged is passed over: then it may
+    /// stand for entries that are lost ([`Walk::is_over`] tells).
     pub fn next_entry(&mut self) -> Result<Option<Entry>> {
         self.meter.add_bytes(std::mem::take(&mut self.uncounted));
         while self.more()? {
-            if let Some(Item::Entry(entry)) = self.items.pop_front() {
-                self.meter.add_entry();
-                if entry.r#type() == EntryType::Regular {
-                    self.uncounted = entry.content.as_ref().map_or(0, |c| c.size_bytes);
+            match self.items.pop_front() {
+                Some(Item::Entry(entry)) => {
+                    self.meter.add_entry();
+                    if entry.r#type() == EntryType::Regular {
+                        self.uncounted = entry.content.as_ref().map_or(0, |c| c.size_bytes);
+                    }
+                    return Ok(Some(*entry));
                 }
-                return Ok(Some(*entry));
+                Some(Item::Gap(error)) => return Err(error),
+                _ => {}
             }
         }
         Ok(None)
     }
 
+    /// Whether nothing comes after an error: it was not about one entry only.
+    pub fn is_over(&self) -> bool {
+        self.failure.is_some()
+    }
+
     /// The next piece of the current entry's data with its offset in the file;
-    /// `None` at its end. Holes are left out.
+    /// `None` at its end. Holes are left out. An error ends the walk or, where what
+    /// is damaged is passed over, this entry's data.
     pub fn next_data(&mut self) -> Result<Option<(Bytes, u64)>> {
+        if self.more()?
+            && let Some(Item::Fault(_)) = self.items.front()
+            && let Some(Item::Fault(error)) = self.items.pop_front()
+        {
+            return Err(error);
+        }
         if !self.more()? || !matches!(self.items.front(), Some(Item::Data { .. })) {
             return Ok(None);
         }

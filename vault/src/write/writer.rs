@@ -49,6 +49,9 @@ pub struct BackupSpec {
     pub integrations: Vec<Vec<u8>>,
     /// The newest completed backup: its entries tell what need not be read again.
     pub previous: Option<ManifestRef>,
+    /// Its number in the vault, where that is known: numbers go on from there even
+    /// when its manifest can't be read any more.
+    pub previous_sequence: Option<u64>,
     /// When the backup began, milliseconds since 1970.
     pub start_time_ms: i64,
 }
@@ -98,6 +101,7 @@ pub struct BackupWriter {
     entry_bytes: u64,
     last_path: Option<Vec<u8>>,
     previous: Option<Previous>,
+    previous_fault: Option<VaultError>,
 }
 
 /// The previous backup's entries, read along in path order.
@@ -123,7 +127,7 @@ impl Vault {
             backup_id: spec.backup_id,
             attempt: spec.attempt,
             agent_id: self.agent_id.clone(),
-            sequence: 1,
+            sequence: spec.previous_sequence.map_or(1, |sequence| sequence + 1),
             start_time_ms: spec.start_time_ms,
             name: spec.name,
             source: spec.source,
@@ -133,7 +137,7 @@ impl Vault {
             workspace_id: spec.workspace_id,
             ..Manifest::default()
         };
-        let mut previous = None;
+        let (mut previous, mut previous_fault) = (None, None);
         if let Some(at) = &spec.previous {
             match self.read_manifest(at).await {
                 Ok((read, _)) => {
@@ -143,14 +147,26 @@ impl Vault {
                         contents.chunks.clone(),
                         cancel.clone(),
                     );
-                    manifest.sequence = reader.manifest().sequence + 1;
+                    manifest.sequence = manifest.sequence.max(reader.manifest().sequence + 1);
                     manifest.previous_digest = at.digest.map(|d| d.to_vec()).unwrap_or_default();
                     previous = Some(reader);
                 }
                 // A damaged earlier backup must not keep the next one from being
                 // made: everything is read again.
-                Err(error @ (VaultError::Corrupt { .. } | VaultError::Missing { .. })) => {
+                Err(
+                    error @ (VaultError::Corrupt { .. }
+                    | VaultError::Missing { .. }
+                    | VaultError::Replayed { .. }),
+                ) => {
                     tracing::warn!(agent_id = %self.agent_id, %error, "previous backup is not readable");
+                    manifest.previous_digest = at.digest.map(|d| d.to_vec()).unwrap_or_default();
+                    manifest.warnings.push(Warning {
+                        path: Vec::new(),
+                        message: format!(
+                            "everything was read anew, as the backup before is not what it was: {error}"
+                        ),
+                    });
+                    previous_fault = Some(error);
                 }
                 Err(error) => return Err(error),
             }
@@ -191,12 +207,18 @@ impl Vault {
             entry_bytes: 0,
             last_path: None,
             previous,
+            previous_fault,
             cancel,
         })
     }
 }
 
 impl BackupWriter {
+    /// What is wrong with the previous backup's manifest, if it can't be used.
+    pub fn previous_fault(&self) -> Option<&VaultError> {
+        self.previous_fault.as_ref()
+    }
+
     /// The previous backup's entry with this path. Paths must be asked for in
     /// ascending order. A previous backup that can't be read has no entries.
     pub fn previous_entry(&mut self, path: &[u8]) -> Result<Option<Entry>> {

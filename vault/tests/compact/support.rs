@@ -129,6 +129,7 @@ pub async fn restore(store: &Arc<MemoryStore>, at: &ManifestRef) -> Result<Tree>
 pub fn spec(now_ms: i64) -> CompactSpec {
     CompactSpec {
         garbage: HashSet::new(),
+        expected: Vec::new(),
         grace_ms: GRACE,
         may_remove: true,
         now_ms,

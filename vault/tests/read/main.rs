@@ -4,6 +4,7 @@
 mod contents;
 mod damage;
 mod faults;
+mod recover;
 mod support;
 mod tar;
 mod verify;

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use catalog::{Agent, Backup, BackupFilter, BackupResult, BackupState, PageRequest, Patterns};
 use prost::Message as _;
 use proto::backup::v1::BackupWarning;
-use vault::{BackupSpec, Committed, ManifestRef, Vault};
+use vault::{BackupSpec, Committed, ManifestRef, Vault, VaultError};
 
-use super::enqueue_compact;
+use super::{enqueue_compact, open_vault, rolled_back};
 use crate::{
     clock::now_ms,
-    failure::JobError,
+    failure::{JobError, failure},
     progress::ended,
     runner::{
         DEFAULT_DESTINATION,
@@ -34,17 +34,24 @@ pub(super) async fn run(context: &Arc<JobContext>) -> Result<(), JobError> {
         ));
     };
     let source = sources::open(&worker.settings, &agent.source)?;
-    let vault = Vault::open_or_create(
-        worker.store.clone(),
-        &agent.agent_id,
-        &worker.keyring,
-        worker.vault_settings.clone(),
-    )
-    .await?;
-    note_keys(context, vault.wrapped_under().to_vec()).await;
     let previous = context
         .persist(|| worker.catalog.latest_completed(&agent.agent_id))
         .await?;
+    let vault = if previous.is_none() {
+        Vault::open_or_create(
+            worker.store.clone(),
+            &agent.agent_id,
+            &worker.keyring,
+            worker.vault_settings.clone(),
+        )
+        .await?
+    } else {
+        // A new vault in the place of one that is gone would hide that it is.
+        open_vault(context)
+            .await?
+            .ok_or_else(|| rolled_back(&agent.agent_id))?
+    };
+    note_keys(context, vault.wrapped_under().to_vec()).await;
     let spec = BackupSpec {
         backup_id: backup.backup_id.clone(),
         attempt: context.lease.attempt,
@@ -59,12 +66,16 @@ pub(super) async fn run(context: &Arc<JobContext>) -> Result<(), JobError> {
             .map(prost::Message::encode_to_vec)
             .collect(),
         previous: previous.as_ref().and_then(manifest_ref),
+        previous_sequence: previous.as_ref().and_then(|backup| backup.sequence),
         start_time_ms: now_ms(),
     };
     let cancel = context.stop.token().clone();
     let writer = vault
         .begin_backup(spec, cancel.clone(), context.meter.clone())
         .await?;
+    if let (Some(backup), Some(fault)) = (&previous, writer.previous_fault()) {
+        note_damage(context, &backup.backup_id, fault).await?;
+    }
     let capture = CaptureContext {
         backup_id: backup.backup_id.clone(),
         attempt: context.lease.attempt,
@@ -106,6 +117,19 @@ async fn note_keys(context: &JobContext, key_ids: Vec<String>) {
     if let Err(error) = noted.await {
         tracing::warn!(agent_id, %error, "note the keys of a vault");
     }
+}
+
+/// Keeps with a backup what was found wrong with it.
+async fn note_damage(
+    context: &JobContext,
+    backup_id: &str,
+    fault: &VaultError,
+) -> Result<(), JobError> {
+    let (catalog, fence) = (&context.worker.catalog, context.fence());
+    let found = failure(fault.reason(), fault.to_string());
+    context
+        .persist(|| catalog.note_damage(&fence, backup_id, &found))
+        .await
 }
 
 /// Whether attempts that came to nothing, of this backup or the one before, may have left

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use vault::CompactSpec;
 
-use super::{garbage, open_vault};
+use super::{expected, garbage, open_vault, rolled_back};
 use crate::{clock::now_ms, failure::JobError, runner::context::JobContext};
 
 /// When a compaction that could not remove packs, because someone reads, is tried again.
@@ -18,7 +18,16 @@ pub(super) async fn run(context: &Arc<JobContext>) -> Result<(), JobError> {
     let agent_id = &context.lease.job.agent_id;
     let mut vault_bytes = 0;
     let mut again_ms = None;
-    if let Some(vault) = open_vault(context).await? {
+    let vault = open_vault(context).await?;
+    if vault.is_none() {
+        let known = context
+            .persist(|| catalog.known_manifests(agent_id))
+            .await?;
+        if !expected(&known).is_empty() {
+            return Err(rolled_back(agent_id).into());
+        }
+    }
+    if let Some(vault) = vault {
         // First what is stored, then what is known: a manifest that is stored is known by then.
         let stored = vault.manifests().await?;
         let known = context
@@ -30,6 +39,7 @@ pub(super) async fn run(context: &Arc<JobContext>) -> Result<(), JobError> {
         context.check_held().await?;
         let grace = worker.settings.effective_compact_grace();
         let spec = CompactSpec {
+            expected: expected(&known),
             garbage: garbage(stored, known),
             grace_ms: grace.as_millis() as u64,
             may_remove: pins.is_empty(),

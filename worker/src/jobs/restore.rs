@@ -7,7 +7,7 @@ use prost::Message as _;
 use proto::backup::v1::Integration;
 use vault::BackupReader;
 
-use super::{backup::manifest_ref, open_vault};
+use super::{backup::manifest_ref, open_vault, rolled_back};
 use crate::{
     clock::now_ms,
     failure::JobError,
@@ -101,6 +101,9 @@ async fn is_completed(context: &JobContext) -> bool {
 async fn open(context: &JobContext, restore: &Restore) -> Result<BackupReader, JobError> {
     let manifest = context.lease.backup.as_ref().and_then(manifest_ref);
     let vault = open_vault(context).await?;
+    if vault.is_none() && manifest.is_some() {
+        return Err(rolled_back(&context.lease.job.agent_id).into());
+    }
     let (Some(manifest), Some(vault)) = (manifest, vault) else {
         return Err(JobError::final_failure(
             "OBJECT_MISSING",

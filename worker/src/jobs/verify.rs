@@ -6,7 +6,7 @@ use catalog::VerifyDepth;
 use proto::backup::v1::Failure;
 use vault::{VaultError, VerifyReport};
 
-use super::{backup::manifest_ref, open_vault};
+use super::{backup::manifest_ref, open_vault, rolled_back};
 use crate::{
     clock::now_ms,
     failure::{JobError, failure},
@@ -48,6 +48,9 @@ async fn look(context: &JobContext, backup_id: &str) -> Result<Option<Failure>, 
         Ok(vault) => vault,
         Err(error) => return found(error).map(Some),
     };
+    if vault.is_none() && manifest.is_some() {
+        return found(rolled_back(&context.lease.job.agent_id).into()).map(Some);
+    }
     let (Some(manifest), Some(vault)) = (manifest, vault) else {
         let message =
             format!("backup {backup_id} has nothing stored at the destination: make a new one");
@@ -79,7 +82,11 @@ fn found(error: JobError) -> Result<Failure, JobError> {
         JobError::Failed { failure, .. }
             if matches!(
                 failure.reason.as_str(),
-                "OBJECT_MISSING" | "OBJECT_CORRUPT" | "KEYS_GONE"
+                "OBJECT_MISSING"
+                    | "OBJECT_CORRUPT"
+                    | "OBJECT_REPLAYED"
+                    | "VAULT_ROLLED_BACK"
+                    | "KEYS_GONE"
             ) =>
         {
             Ok(failure)

@@ -10,6 +10,7 @@
 //! - `tree`: makes the entries, one after another
 //! - `flusher`: brings it to the disk
 //! - `metadata`: owners, attributes, modes, times
+//! - [`salvage`]: a folder made by hand, of a backup of which not all may be left
 //! - `warnings`: what the new agent has not quite as the backup has it
 
 use std::{
@@ -48,6 +49,7 @@ use crate::{
 
 mod flusher;
 mod metadata;
+pub mod salvage;
 mod tree;
 mod warnings;
 
@@ -65,6 +67,8 @@ struct Place {
     path: PathBuf,
     may_make_devices: bool,
     context: RestoreContext,
+    /// Where it is noted what can't be brought back, when the rest shall be.
+    lost: Option<salvage::LossLog>,
 }
 
 impl DirectoryTarget {
@@ -74,11 +78,22 @@ impl DirectoryTarget {
         target: api::DirectoryTarget,
         context: RestoreContext,
     ) -> Self {
+        let path = PathBuf::from(OsStr::from_bytes(target.path.as_bytes()));
+        Self::at(settings, path, context, None)
+    }
+
+    fn at(
+        settings: &WorkerSettings,
+        path: PathBuf,
+        context: RestoreContext,
+        lost: Option<salvage::LossLog>,
+    ) -> Self {
         Self(Arc::new(Place {
             roots: Roots::new(&settings.source_roots),
-            path: PathBuf::from(OsStr::from_bytes(target.path.as_bytes())),
+            path,
             may_make_devices: settings.restore_devices,
             context,
+            lost,
         }))
     }
 
@@ -210,7 +225,13 @@ impl Place {
             let _ = fremovexattr(&folder, inherited);
         }
         fchmod(&folder, Mode::RWXU).map_err(failed)?;
-        let warnings = tree::make(folder, reader, &self.context, self.may_make_devices)?;
+        let warnings = tree::make(
+            folder,
+            reader,
+            &self.context,
+            self.may_make_devices,
+            self.lost.as_ref(),
+        )?;
         Ok(Restored {
             source: SourceMessage {
                 kind: Some(Kind::Directory(api::DirectorySource {

@@ -41,7 +41,13 @@ impl Readable {
         state: &State,
         cancel: CancellationToken,
     ) -> Result<BackupReader, VaultError> {
-        let vault = state.vault(&self.agent_id).await?;
+        let vault = match state.vault(&self.agent_id).await {
+            Err(VaultError::NoVault { agent_id }) => {
+                let lacking = "nothing of its vault is there".to_owned();
+                return Err(VaultError::RolledBack { agent_id, lacking });
+            }
+            opened => opened?,
+        };
         vault.open_backup(&self.manifest, cancel).await
     }
 }

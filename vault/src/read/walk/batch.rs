@@ -11,7 +11,7 @@ use proto::vault::v1::Entry;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::super::fetch::{Checked, Decoder, Fetcher, Place};
+use super::super::fetch::{Checked, Decoder, Fetcher, Place, read_pack};
 use crate::{
     error::{Result, VaultError},
     id::ChunkId,
@@ -55,8 +55,18 @@ impl Load {
                 .map_err(|e| VaultError::Internal(format!("read a pack: {e}")))?
         });
         let start = self.slots.first().map_or(0, |slot| slot.segment.offset);
+        let one_by_one = fetcher.salvage && self.slots.len() > 1;
         for slot in &self.slots {
             let decoded = match &sealed {
+                // A part of what was read in one go may be there.
+                Err(error) if one_by_one && error.is_fault() => {
+                    let (offset, bytes) = (slot.segment.offset, slot.segment.stored_bytes);
+                    let read =
+                        read_pack(fetcher.vault.clone(), self.pack, offset, u64::from(bytes));
+                    fetcher.wait(read).and_then(|sealed| {
+                        fetcher.decode(decoder, &slot.segment, &self.pack, &sealed)
+                    })
+                }
                 Ok(sealed) => {
                     let from = (slot.segment.offset - start) as usize;
                     let sealed = &sealed[from..from + slot.segment.stored_bytes as usize];
@@ -81,6 +91,10 @@ impl Drop for Load {
 /// What the planner wants to reach the caller.
 pub(super) enum Planned {
     Entry(Box<Entry>),
+    /// Entries that are lost, and why.
+    Gap(VaultError),
+    /// The rest of an entry's data is lost, and why.
+    Fault(VaultError),
     /// Data that stood in its entry.
     Inline {
         bytes: Bytes,
@@ -101,7 +115,14 @@ pub(super) enum Planned {
 /// What reaches the caller.
 pub(super) enum Item {
     Entry(Box<Entry>),
-    Data { bytes: Bytes, offset: u64 },
+    Data {
+        bytes: Bytes,
+        offset: u64,
+    },
+    /// Only where what is damaged is passed over: entries are lost here.
+    Gap(VaultError),
+    /// The same: a piece of the entry's data is lost.
+    Fault(VaultError),
 }
 
 /// A stretch of the backup, and what must be read for it.
@@ -159,6 +180,8 @@ fn decode(
     for planned in batch.planned.drain(..) {
         items.push_back(match planned {
             Planned::Entry(entry) => Item::Entry(entry),
+            Planned::Gap(error) => Item::Gap(error),
+            Planned::Fault(error) => Item::Fault(error),
             Planned::Inline { bytes, offset } => Item::Data { bytes, offset },
             Planned::Piece {
                 slot,
@@ -168,12 +191,22 @@ fn decode(
                 bytes,
                 offset,
             } => {
-                let segment = slot.wait()?;
-                checked.check(fetcher, &place, segment, &id)?;
-                let start = place.range().start + skip;
-                Item::Data {
-                    bytes: segment.slice(start..start + bytes),
-                    offset,
+                let piece = slot.wait().and_then(|segment| {
+                    checked.check(fetcher, &place, segment, &id)?;
+                    let start = place.range().start + skip;
+                    Ok(segment.slice(start..start + bytes))
+                });
+                let piece = piece.or_else(|error| {
+                    let chunk = fetcher.chunk_elsewhere(&id, error)?;
+                    if chunk.len() == place.at.bytes as usize {
+                        return Ok(chunk.slice(skip..skip + bytes));
+                    }
+                    Err(fetcher.malformed("one chunk has two lengths"))
+                });
+                match piece {
+                    Ok(bytes) => Item::Data { bytes, offset },
+                    Err(error) if fetcher.salvage && error.is_fault() => Item::Fault(error),
+                    Err(error) => return Err(error),
                 }
             }
         });

@@ -87,18 +87,32 @@ impl Planner {
     fn plan_all(&mut self) -> Result<()> {
         let scope = std::mem::take(&mut self.scope);
         for entry in EntryIter::new(self.fetcher.clone(), scope)? {
-            let entry = entry?;
             self.fetcher.check_cancel()?;
+            let entry = match entry {
+                Err(error) if self.passes_over(&error) => {
+                    self.add(Planned::Gap(error))?;
+                    continue;
+                }
+                entry => entry?,
+            };
             let content = match entry.r#type() {
                 EntryType::Regular => entry.content.clone(),
                 _ => None,
             };
             self.add_entry(entry)?;
             if let Some(content) = content {
-                self.add_content(&content)?;
+                match self.add_content(&content) {
+                    Err(error) if self.passes_over(&error) => self.add(Planned::Fault(error))?,
+                    added => added?,
+                }
             }
         }
         Ok(())
+    }
+
+    /// Whether the walk goes on after an error.
+    fn passes_over(&self, error: &VaultError) -> bool {
+        self.fetcher.salvage && error.is_fault()
     }
 
     fn add_entry(&mut self, entry: Entry) -> Result<()> {

@@ -48,6 +48,20 @@ impl Maker {
         self.uid == 0
     }
 
+    /// A folder of which only the path is known: the worker's own, and closed to others.
+    pub(super) fn unknown_folder(path: &[u8]) -> Entry {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        Entry {
+            path: path.to_vec(),
+            r#type: EntryType::Directory.into(),
+            mode: 0o700,
+            uid: geteuid().as_raw(),
+            gid: getegid().as_raw(),
+            mtime_seconds: now.map_or(0, |now| now.as_secs() as i64),
+            ..Entry::default()
+        }
+    }
+
     /// The mode with which a file is made, so that mostly nothing is left to do about it.
     pub(super) fn new_file_mode(entry: &Entry) -> Mode {
         // Attributes can only be set where the owner may write.

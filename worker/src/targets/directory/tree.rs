@@ -16,18 +16,20 @@ use proto::vault::v1::{Entry, EntryType};
 use rustix::{
     fs::{
         AtFlags, FileType, Mode, OFlags, ftruncate, linkat, makedev, mkdirat, mknodat, openat,
-        statat, symlinkat,
+        statat, symlinkat, unlinkat,
     },
     io::Errno,
 };
-use vault::{BackupReader, Phase, Walk, check_path};
+use vault::{BackupReader, Phase, VaultError, Walk, check_path};
 
-use super::{flusher::Flusher, metadata::Maker, warnings::Warnings};
+use super::{flusher::Flusher, metadata::Maker, salvage::LossLog, warnings::Warnings};
 use crate::{
     files::{FOLDER, NO_MODE, cause, descent::Descent, show},
     targets::{RestoreContext, TargetError},
 };
 
+/// Said of a further name of a file that is not there.
+const LINKED_FILE_LOST: &str = "the file of which it is another name is lost";
 /// The largest size that a file can have.
 const FILE_BYTES_MAX: u64 = i64::MAX as u64;
 
@@ -37,6 +39,7 @@ pub(super) fn make(
     reader: &BackupReader,
     context: &RestoreContext,
     may_make_devices: bool,
+    lost: Option<&LossLog>,
 ) -> Result<Vec<String>, TargetError> {
     let whole = folder.try_clone().map_err(|error| {
         TargetError::Unwritable(format!("open one more file: {}", error.kind()))
@@ -45,8 +48,10 @@ pub(super) fn make(
         context,
         maker: Maker::new(),
         may_make_devices,
+        lost,
         descent: Descent::new(folder),
         path: Vec::new(),
+        last: Vec::new(),
         folders: Vec::new(),
         linked_from: None,
         flusher: Flusher::start(&whole),
@@ -54,9 +59,13 @@ pub(super) fn make(
     };
     context.meter.set_phase(Phase::Transferring);
     let mut walk = reader.walk(context.meter.clone())?;
-    while let Some(entry) = walk.next_entry()? {
+    loop {
         tree.check_cancel()?;
-        tree.add(entry, &mut walk)?;
+        match walk.next_entry() {
+            Ok(Some(entry)) => tree.add_or_lose(entry, &mut walk)?,
+            Ok(None) => break,
+            Err(error) => tree.lose_entries(error, &walk)?,
+        }
     }
     tree.leave_to(&[], true)?;
     context.meter.set_phase(Phase::Committing);
@@ -70,9 +79,13 @@ struct Tree<'a> {
     context: &'a RestoreContext,
     maker: Maker,
     may_make_devices: bool,
+    /// Where it is noted what can't be brought back, when the rest shall be.
+    lost: Option<&'a LossLog>,
     descent: Descent,
     /// Path of the folder at which the descent is.
     path: Vec<u8>,
+    /// The last entry's path, kept where losses are noted.
+    last: Vec<u8>,
     /// The folders on the way down, the root first: finished when they are left.
     folders: Vec<Entry>,
     /// The folder in which the last hard link's first name is.
@@ -107,8 +120,38 @@ impl Tree<'_> {
         Ok(())
     }
 
+    /// Adds an entry; one that can't be brought back is noted where that is wanted.
+    fn add_or_lose(&mut self, entry: Entry, walk: &mut Walk) -> Result<(), TargetError> {
+        let Some(lost) = self.lost else {
+            return self.add(entry, walk);
+        };
+        let path = entry.path.clone();
+        match self.add(entry, walk) {
+            Err(TargetError::EntryRefused(why)) => lost.note(&path, &why),
+            Err(TargetError::Vault(error)) if !walk.is_over() => {
+                lost.note(&path, &error.to_string());
+            }
+            added => return added,
+        }
+        Ok(())
+    }
+
+    /// Entries after the last one are not known any more.
+    fn lose_entries(&self, error: VaultError, walk: &Walk) -> Result<(), TargetError> {
+        match self.lost {
+            Some(lost) if !walk.is_over() => {
+                lost.note_entries(&self.last, &error.to_string());
+                Ok(())
+            }
+            _ => Err(error.into()),
+        }
+    }
+
     fn add(&mut self, entry: Entry, walk: &mut Walk) -> Result<(), TargetError> {
         check_path(&entry.path).map_err(|why| refused(&entry.path, why))?;
+        if self.lost.is_some() {
+            self.last.clone_from(&entry.path);
+        }
         if entry.path.is_empty() {
             if entry.r#type() != EntryType::Directory || !self.folders.is_empty() {
                 return Err(refused(b"", "the root must be a folder, and come first"));
@@ -137,7 +180,7 @@ impl Tree<'_> {
 
     /// Leaves folders until the walk is at `path`, also the root when `whole`.
     fn leave_to(&mut self, path: &[u8], whole: bool) -> Result<(), TargetError> {
-        while self.path != path && !self.path.is_empty() {
+        while !lies_under(path, &self.path) {
             let Some(entry) = self.folders.pop() else {
                 break;
             };
@@ -153,12 +196,37 @@ impl Tree<'_> {
             self.path.truncate(split(&entry.path).0.len());
         }
         if self.path != path || self.folders.is_empty() {
-            return Err(refused(path, "no folder of this path comes before it"));
+            self.make_missing(path)?;
         }
         if whole && let Some(root) = self.folders.pop() {
             self.maker
                 .finish_folder(self.descent.root(), &root, &mut self.warnings)
                 .map_err(|error| not_made(b"", error))?;
+        }
+        Ok(())
+    }
+
+    /// Makes folders of which nothing is known, for what lies in them.
+    fn make_missing(&mut self, path: &[u8]) -> Result<(), TargetError> {
+        let Some(lost) = self.lost else {
+            return Err(refused(path, "no folder of this path comes before it"));
+        };
+        if self.folders.is_empty() {
+            self.folders.push(Maker::unknown_folder(b""));
+        }
+        while self.path != path {
+            let begin = match self.path.len() {
+                0 => 0,
+                parent => parent + 1,
+            };
+            let rest = &path[begin..];
+            let name = rest.split(|byte| *byte == b'/').next().unwrap_or(rest);
+            let made = Maker::unknown_folder(&path[..begin + name.len()]);
+            lost.note(
+                &made.path,
+                "its owner, mode and times are lost: the folder was made for what lies in it",
+            );
+            self.enter(made, &name.to_vec())?;
         }
         Ok(())
     }
@@ -182,6 +250,25 @@ impl Tree<'_> {
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Maker::new_file_mode(entry);
         let file = File::from(openat(self.descent.here(), name, flags, mode).map_err(failed)?);
+        let written = self.write_data(&file, entry, size, walk);
+        if written.is_err() && self.lost.is_some() {
+            // A file is whole, or it is not there.
+            unlinkat(self.descent.here(), name, AtFlags::empty()).map_err(failed)?;
+        }
+        written?;
+        self.maker
+            .finish_file(file.as_fd(), entry, &mut self.warnings)
+            .map_err(failed)
+    }
+
+    fn write_data(
+        &mut self,
+        file: &File,
+        entry: &Entry,
+        size: u64,
+        walk: &mut Walk,
+    ) -> Result<(), TargetError> {
+        let failed = |error| not_made(&entry.path, error);
         let mut end = 0;
         while let Some((data, offset)) = walk.next_data()? {
             self.check_cancel()?;
@@ -195,11 +282,9 @@ impl Tree<'_> {
         }
         if end < size {
             // It ends with a hole.
-            ftruncate(&file, size).map_err(failed)?;
+            ftruncate(file, size).map_err(failed)?;
         }
-        self.maker
-            .finish_file(file.as_fd(), entry, &mut self.warnings)
-            .map_err(failed)
+        Ok(())
     }
 
     fn link(&mut self, entry: &Entry, name: &[u8]) -> Result<(), TargetError> {
@@ -215,7 +300,12 @@ impl Tree<'_> {
                 .as_ref()
                 .is_none_or(|(path, _)| path != folder_path)
         {
-            let folder = open_folder(self.descent.root(), folder_path).map_err(failed)?;
+            let folder = match open_folder(self.descent.root(), folder_path) {
+                Err(Errno::NOENT) if self.lost.is_some() => {
+                    return Err(refused(&entry.path, LINKED_FILE_LOST));
+                }
+                folder => folder.map_err(failed)?,
+            };
             self.linked_from = Some((folder_path.to_vec(), folder));
         }
         let from = match &self.linked_from {
@@ -224,6 +314,9 @@ impl Tree<'_> {
         };
         let is_file = statat(from, first, AtFlags::SYMLINK_NOFOLLOW)
             .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
+        if !is_file && self.lost.is_some() {
+            return Err(refused(&entry.path, LINKED_FILE_LOST));
+        }
         if !is_file {
             return Err(refused(
                 &entry.path,
@@ -289,6 +382,14 @@ impl Tree<'_> {
             .finish_named(self.descent.here(), name, entry, &mut self.warnings)
             .map_err(|error| not_made(&entry.path, error))
     }
+}
+
+/// Whether a path is a folder's or lies in it.
+fn lies_under(path: &[u8], folder: &[u8]) -> bool {
+    folder.is_empty()
+        || path
+            .strip_prefix(folder)
+            .is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
 }
 
 /// A path's folder and its name in it.
