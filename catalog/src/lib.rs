@@ -27,6 +27,7 @@
 //!   `schedules` and `pruning` do it
 //! - `rotations`, `keys`: what is under which key, and who holds it; `erasure`: the
 //!   end of an agent with its keys first
+//! - `recovered`: what vaults tell, for a catalog that was lost
 //! - `pins`, `manifests`: what deletion and compaction must respect
 //!
 //! With the feature `failpoints`, each writing call has two named points:
@@ -61,6 +62,7 @@ mod partial;
 mod pins;
 mod pruning;
 mod reaper;
+mod recovered;
 mod requests;
 mod restores;
 mod retry;
@@ -76,6 +78,7 @@ pub use announcements::Announcement;
 pub use error::CatalogError;
 pub use model::*;
 pub use patterns::Patterns;
+pub use recovered::{Adopt, Adopted, RecoveredAgent, RecoveredBackup};
 pub use settings::{CatalogSettings, DatabaseUrl};
 pub use workers::Worker;
 

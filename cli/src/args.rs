@@ -115,6 +115,9 @@ pub enum Command {
     Standalone(Box<standalone::StandaloneArgs>),
     /// Show a backup and a restore from end to end, on made-up data
     Demo(demo::DemoArgs),
+    /// Read vaults without a service: list, verify, restore, export, and make a lost
+    /// database again
+    Recover(Box<commands::recover::RecoverArgs>),
     /// Make access tokens
     #[command(subcommand)]
     Token(commands::token::TokenCommand),

@@ -6,6 +6,7 @@ pub mod backup;
 pub mod completions;
 pub mod docs;
 pub mod key;
+pub mod recover;
 pub mod restore;
 pub mod schedule;
 pub mod token;

@@ -22,6 +22,9 @@ pub enum Exit {
     Unavailable = 5,
     /// Not possible in the present state: still running, already ended, already there.
     Refused = 6,
+    /// A part could not be done: something is damaged, lost or locked; it is named, and the
+    /// rest was done.
+    Partial = 7,
     /// Interrupted with Ctrl-C.
     Interrupted = 130,
     /// Nobody reads the output any more.
@@ -51,6 +54,10 @@ pub const TABLE: &[(Exit, &str)] = &[
     (
         Exit::Refused,
         "not possible in the present state (running, ended, exists)",
+    ),
+    (
+        Exit::Partial,
+        "a part is damaged, lost or locked, and was named; the rest was done",
     ),
     (Exit::Interrupted, "interrupted with Ctrl-C"),
     (Exit::BrokenPipe, "the reader of the output went away"),
@@ -111,7 +118,7 @@ mod tests {
     #[test]
     fn the_numbers_are_documented_in_order() {
         let numbers: Vec<u8> = TABLE.iter().map(|(exit, _)| exit.number()).collect();
-        assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 130, 141]);
+        assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7, 130, 141]);
         assert!(help().contains("130  interrupted"));
     }
 }

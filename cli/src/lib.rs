@@ -13,8 +13,9 @@
 //! - `logging`: how much of the log each command shows
 //! - [`demo`]: a backup and a restore from end to end, on made-up data
 //!
-//! Client commands know the API and nothing else; only [`standalone`] knows that
-//! there are a server, a worker, a catalog and a vault (and `key new` what a key is).
+//! Client commands know the API and nothing else; only [`standalone`] and
+//! [`commands::recover`] know that there are a server, a worker, a catalog and a vault
+//! (and `key new` what a key is).
 
 pub mod args;
 pub mod commands;
@@ -42,7 +43,9 @@ use output::Output;
 /// The command line as it is parsed: what the parts declare, with what only this
 /// program knows put in.
 pub fn command() -> clap::Command {
-    standalone::complete(<Cli as clap::CommandFactory>::command())
+    commands::recover::complete(standalone::complete(
+        <Cli as clap::CommandFactory>::command(),
+    ))
 }
 
 /// The same for this process: a variable that is set but empty is not set.
@@ -52,7 +55,8 @@ fn command_here() -> clap::Command {
 
 /// Parses the command line, runs the command and says how it ended.
 pub fn main() -> ExitCode {
-    let cli = match Cli::from_arg_matches_mut(&mut command_here().get_matches()) {
+    let arguments = commands::recover::spelled_out(std::env::args_os());
+    let cli = match Cli::from_arg_matches_mut(&mut command_here().get_matches_from(arguments)) {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
@@ -96,6 +100,7 @@ async fn run(cli: Cli, out: Output) -> Result<()> {
         Command::Key(args) => commands::key::run(&cli.global, args, out).await,
         Command::Standalone(args) => standalone::run(*args, out).await,
         Command::Demo(args) => demo::run(args, out).await,
+        Command::Recover(args) => commands::recover::run(*args, out).await,
         Command::Token(command) => commands::token::run(command, out),
         Command::Completions(args) => commands::completions::run(&args, out),
         Command::Docs(command) => commands::docs::run(&command, out),

@@ -138,7 +138,7 @@ impl VaultError {
 
     /// Whether it concerns one stored object, while others may be right: what is
     /// rescued from a damaged vault goes on after it.
-    pub(crate) fn is_fault(&self) -> bool {
+    pub fn is_fault(&self) -> bool {
         match self {
             Self::Store(error) => matches!(
                 error.kind,

@@ -8,7 +8,7 @@
 //! - `jobs`: what each kind of job does, one file a kind
 //! - [`sources`]: where an agent's state is read from
 //! - [`targets`]: where a backup is brought back to
-//! - `progress`: turns counters into progress with rate and time to go
+//! - [`progress`]: turns counters into progress with rate and time to go
 //! - [`failure`]: the one place that turns errors into failures for people
 //! - [`ops`]: `/health` and `/metrics`; [`program`]: the binary `nora-backup-worker`
 //! - `files`: what reading and making folders have in common; `clock`, `unwinding`
@@ -22,7 +22,7 @@ pub(crate) mod files;
 pub(crate) mod jobs;
 pub mod ops;
 pub mod program;
-pub(crate) mod progress;
+pub mod progress;
 pub mod run;
 pub mod runner;
 pub mod settings;

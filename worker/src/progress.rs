@@ -18,7 +18,8 @@ const RATE_OVER: Duration = Duration::from_secs(5);
 const ETA_SECONDS_MAX: u64 = 30 * 24 * 3600;
 
 /// Reads a meter again and again.
-pub(crate) struct Gauge {
+#[derive(Debug)]
+pub struct Gauge {
     attempt: u32,
     last: Progress,
     /// When how many bytes had been done, the oldest first.
@@ -27,7 +28,7 @@ pub(crate) struct Gauge {
 
 impl Gauge {
     /// For one attempt.
-    pub(crate) fn new(attempt: u32) -> Self {
+    pub fn new(attempt: u32) -> Self {
         Self {
             attempt,
             last: Progress {
@@ -40,7 +41,7 @@ impl Gauge {
     }
 
     /// How far it is now.
-    pub(crate) fn read(&mut self, meter: &Meter, now: Instant, now_ms: i64) -> Progress {
+    pub fn read(&mut self, meter: &Meter, now: Instant, now_ms: i64) -> Progress {
         let grown = |counter: &AtomicU64, last: u64| counter.load(Relaxed).max(last);
         let last = &self.last;
         let entries_done = grown(&meter.entries_done, last.entries_done);

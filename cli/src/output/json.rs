@@ -8,10 +8,10 @@ use std::sync::LazyLock;
 
 use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use proto::backup::v1::{
-    Agent, Backup, BackupEntry, GetStorageUsageResponse, KeyRotation, ListAgentsResponse,
-    ListBackupsResponse, ListKeysResponse, ListRestoresResponse, ListWorkersResponse,
-    PreviewRetentionResponse, RegisterAgentResponse, Restore, Schedule, VerifyBackupResponse,
-    WatchVerificationResponse,
+    Agent, Backup, BackupEntry, GetStorageUsageResponse, Integration, KeyRotation,
+    ListAgentsResponse, ListBackupsResponse, ListKeysResponse, ListRestoresResponse,
+    ListWorkersResponse, PreviewRetentionResponse, RegisterAgentResponse, Restore, Schedule,
+    Source, VerifyBackupResponse, WatchVerificationResponse,
 };
 use serde_json::Value;
 
@@ -58,6 +58,7 @@ documents!(
     Backup,
     BackupEntry,
     GetStorageUsageResponse,
+    Integration,
     KeyRotation,
     ListAgentsResponse,
     ListBackupsResponse,
@@ -68,6 +69,7 @@ documents!(
     Restore,
     PreviewRetentionResponse,
     Schedule,
+    Source,
     VerifyBackupResponse,
     WatchVerificationResponse,
 );

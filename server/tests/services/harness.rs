@@ -251,6 +251,7 @@ impl Rig {
             source: agent.source.encode_to_vec(),
             integrations: Vec::new(),
             previous: None,
+            previous_sequence: None,
             start_time_ms: now_ms(),
         };
         let vault = Vault::open_or_create(
