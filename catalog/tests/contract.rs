@@ -26,6 +26,8 @@ mod outbox;
 mod pages;
 #[path = "contract/reaper.rs"]
 mod reaper;
+#[path = "contract/recovered.rs"]
+mod recovered;
 #[path = "contract/restores.rs"]
 mod restores;
 #[path = "contract/schedules.rs"]

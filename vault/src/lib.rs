@@ -46,7 +46,7 @@ pub use keyring::{KeyEncryptionKey, Keyring};
 pub use manifest::ManifestRef;
 pub use meter::{Meter, Phase};
 pub use read::{BackupReader, ContentReader, EntryIter, TarSpec, VerifyDepth, VerifyReport, Walk};
-pub use recover::{FoundBackup, RecoveredVault, Recovery};
+pub use recover::{FoundAgent, FoundBackup, RecoveredVault, Recovery};
 pub use rewrap::{RewrapPolicy, RewrapReport, rewrap, survey};
 pub use settings::{DestinationSettings, KeySettings, SettingsError, VaultSettings};
 pub use store::{OpendalStore, Store};

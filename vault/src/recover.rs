@@ -37,6 +37,8 @@ use crate::{
 mod agents;
 mod backups;
 mod contents;
+#[cfg(test)]
+mod mutation_tests;
 
 pub use agents::FoundAgent;
 pub use backups::FoundBackup;

@@ -62,16 +62,29 @@ async fn what_vaults_tell_is_added_once() {
     let added = catalog.adopt(&two, Adopt::Add, NOW).await.unwrap();
     assert_eq!(added, looked);
     let known = catalog.get_agent("lost").await.unwrap().unwrap();
-    assert_eq!((known.owner_id.as_str(), known.vault_bytes), ("owner", 12_345));
+    assert_eq!(
+        (known.owner_id.as_str(), known.vault_bytes),
+        ("owner", 12_345)
+    );
     assert_eq!(known.create_time_ms, 1_000);
     let latest = catalog.latest_completed("lost").await.unwrap().unwrap();
     assert_eq!(latest.backup_id, "b2");
-    assert_eq!((latest.sequence, latest.state), (Some(2), BackupState::Completed));
+    assert_eq!(
+        (latest.sequence, latest.state),
+        (Some(2), BackupState::Completed)
+    );
     assert_eq!(latest.manifest_digest, Some([2; 32]));
-    assert_eq!((latest.start_time_ms, latest.end_time_ms), (Some(2_000), Some(2_500)));
+    assert_eq!(
+        (latest.start_time_ms, latest.end_time_ms),
+        (Some(2_000), Some(2_500))
+    );
 
     // Once more changes nothing; a further backup is added.
-    let three = found(vec![backup("b1", 1, 1), backup("b2", 2, 2), backup("b3", 3, 3)]);
+    let three = found(vec![
+        backup("b1", 1, 1),
+        backup("b2", 2, 2),
+        backup("b3", 3, 3),
+    ]);
     let again = catalog.adopt(&three, Adopt::Add, NOW).await.unwrap();
     assert!(!again.agent_added && again.added == ["b3"] && again.known == 2);
     let again = catalog.adopt(&three, Adopt::Add, NOW).await.unwrap();
@@ -94,7 +107,10 @@ async fn what_the_catalog_knows_differently_stays_unless_told() {
     let other = found(vec![backup("b1", 1, 9), backup("b2", 2, 2)]);
     let refused = catalog.adopt(&other, Adopt::Add, NOW).await.unwrap();
     assert_eq!(refused.conflicts.len(), 1, "{refused:?}");
-    assert!(refused.conflicts[0].contains("another manifest"), "{refused:?}");
+    assert!(
+        refused.conflicts[0].contains("another manifest"),
+        "{refused:?}"
+    );
     assert_eq!(catalog.get_backup("b2").await.unwrap(), None);
     let kept = catalog.get_backup("b1").await.unwrap().unwrap();
     assert_eq!(kept.manifest_digest, Some([1; 32]));

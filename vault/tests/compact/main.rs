@@ -5,6 +5,7 @@ mod compaction;
 mod crashes;
 mod faults;
 mod model;
+mod rollback;
 mod stores;
 mod support;
 mod zombies;

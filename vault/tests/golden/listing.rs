@@ -8,7 +8,7 @@ use vault::{
 };
 
 /// Everything of a backup: what it says of itself, its tar's hash, its entries.
-pub fn listing(reader: &BackupReader) -> Result<String> {
+pub(crate) fn listing(reader: &BackupReader) -> Result<String> {
     let manifest = reader.manifest();
     let mut text = String::new();
     let counted = manifest.statistics.unwrap_or_default();
@@ -108,7 +108,7 @@ fn line(text: &mut String, entry: &Entry, hash: &blake3::Hasher) {
 }
 
 fn zeros(hash: &mut blake3::Hasher, mut bytes: u64) {
-    let block = [0; 65536];
+    let block = [0; 8192];
     while bytes > 0 {
         let now = bytes.min(block.len() as u64);
         hash.update(&block[..now as usize]);

@@ -18,11 +18,11 @@ use vault::{KeyEncryptionKey, Keyring, OpendalStore, Recovery, VaultSettings, Ve
 use crate::listing::listing;
 
 /// A golden vault, copied: reading must not be able to change the original.
-pub struct Golden {
-    pub version: String,
+pub(crate) struct Golden {
+    pub(crate) version: String,
     folder: PathBuf,
-    pub copy: tempfile::TempDir,
-    pub keys: Vec<KeyEncryptionKey>,
+    pub(crate) copy: tempfile::TempDir,
+    pub(crate) keys: Vec<KeyEncryptionKey>,
 }
 
 fn copy_tree(from: &Path, to: &Path) {
@@ -39,7 +39,7 @@ fn copy_tree(from: &Path, to: &Path) {
 }
 
 /// All of them, by version.
-pub fn all() -> Vec<Golden> {
+pub(crate) fn all() -> Vec<Golden> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden");
     let mut found = Vec::new();
     for entry in fs::read_dir(root).unwrap() {
@@ -65,7 +65,7 @@ pub fn all() -> Vec<Golden> {
 }
 
 impl Golden {
-    pub fn recovery(&self, keys: &[KeyEncryptionKey]) -> Recovery {
+    pub(crate) fn recovery(&self, keys: &[KeyEncryptionKey]) -> Recovery {
         let store = Arc::new(OpendalStore::local(self.copy.path()).unwrap());
         let keyring = Keyring::new(keys[0].clone(), keys[1..].to_vec());
         let settings = VaultSettings {
@@ -76,12 +76,12 @@ impl Golden {
     }
 
     /// What was written down of a backup.
-    pub fn expected(&self, backup_id: &str) -> String {
+    pub(crate) fn expected(&self, backup_id: &str) -> String {
         let path = self.folder.join("expected").join(backup_id);
         fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
     }
 
-    pub fn expected_ids(&self) -> Vec<String> {
+    pub(crate) fn expected_ids(&self) -> Vec<String> {
         let listed = fs::read_dir(self.folder.join("expected")).unwrap();
         let mut ids: Vec<String> = listed
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())

@@ -125,7 +125,7 @@ fn agent_json(agent: &FoundAgent) -> Value {
         "newest_time": newest.map(|manifest| rfc3339(manifest.end_time_ms)),
         "key_ids": agent.key_ids,
         "opens": agent.locked.is_none(),
-        "reason": agent.locked.as_ref().map(|why| why.reason()),
+        "reason": agent.locked.as_ref().map(vault::VaultError::reason),
         "message": agent.locked.as_ref().map(ToString::to_string),
     })
 }

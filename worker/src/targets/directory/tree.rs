@@ -226,7 +226,7 @@ impl Tree<'_> {
                 &made.path,
                 "its owner, mode and times are lost: the folder was made for what lies in it",
             );
-            self.enter(made, &name.to_vec())?;
+            self.enter(made, name)?;
         }
         Ok(())
     }
