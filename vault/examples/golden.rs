@@ -90,11 +90,8 @@ fn make(folder: &Path) -> Done<()> {
         return Err(format!("no pack waits for its removal: {report:?}").into());
     }
 
-    let mut keys = String::new();
-    for key in KEYS {
-        keys.push_str(&format!("{}\n", hex::encode(key)));
-    }
-    fs::write(folder.join("keys.txt"), keys)?;
+    let keys = KEYS.map(hex::encode).join("\n");
+    fs::write(folder.join("keys.txt"), keys + "\n")?;
     fs::create_dir(folder.join("expected"))?;
     for number in [1, 3] {
         let at = ManifestRef {

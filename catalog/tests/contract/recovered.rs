@@ -17,6 +17,8 @@ fn agent(agent_id: &str, owner_id: &str) -> NewAgent {
         source: Source::default(),
         integrations: Vec::new(),
         pool: "default".to_owned(),
+        patterns: Vec::new(),
+        size_warning_bytes: 0,
     }
 }
 

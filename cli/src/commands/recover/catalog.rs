@@ -174,6 +174,8 @@ fn recovered(
             .filter_map(|stored| Integration::decode(&**stored).ok())
             .collect(),
         pool: pool.to_owned(),
+        patterns: Vec::new(),
+        size_warning_bytes: 0,
     };
     let backups = backups.into_iter().filter_map(|found| {
         let (at, manifest) = (found.at?, found.manifest?);
