@@ -1,8 +1,12 @@
 //! The destination and its vaults, and what people type to name a backup.
 
+use std::sync::Arc;
+
 use vault::{
     DestinationSettings, FoundBackup, KeySettings, ManifestRef, RecoveredVault, Recovery,
-    VaultError, VaultSettings, format::Manifest,
+    VaultError, VaultSettings,
+    destination::{HostKeys, HostKeysInMemory},
+    format::Manifest,
 };
 
 use crate::{
@@ -40,8 +44,9 @@ impl Place {
                  the data directory itself unless NORA_BACKUP_DIR names another folder",
             )
         })?;
+        let host_keys: Arc<dyn HostKeys> = Arc::new(HostKeysInMemory::default());
         let store = destination
-            .open()
+            .open(&host_keys)
             .map_err(|error| usage(error.to_string()))?;
         Ok(Self {
             recovery: Recovery::new(store, keyring, settings),
