@@ -1,6 +1,7 @@
 //! Agents: registered by the control plane, or made by restores.
 
 use prost::Message as _;
+use proto::backup::v1::Source;
 use sea_orm::{
     ActiveModelTrait as _,
     ActiveValue::Set,
@@ -11,7 +12,8 @@ use sea_orm::{
 use uuid::Uuid;
 
 use crate::{
-    Agent, AgentFilter, Catalog, CatalogError, JobKind, JobState, NewAgent, Page, PageRequest,
+    Agent, AgentFilter, BackupsOfGone, Catalog, CatalogError, JobKind, JobState, NewAgent, Page,
+    PageRequest,
     connection::Tx,
     deletion,
     entities::{agents, backups, jobs},
@@ -60,7 +62,8 @@ impl Catalog {
             tx.commit().await?;
             return Ok((agent, true));
         };
-        if row.deregister_time_ms.is_some() {
+        let is_gone = row.deregister_time_ms.is_some();
+        if is_gone && !row.backups_kept {
             return Err(CatalogError::AgentBusy {
                 agent_id: agent_id(),
                 doing: "it was deregistered and its backups are being removed",
@@ -72,23 +75,38 @@ impl Catalog {
                 agent_id: agent_id(),
             });
         }
-        if expected_etag.is_some_and(|etag| etag != before.etag) {
+        if expected_etag.is_some_and(|etag| is_gone || etag != before.etag) {
             return Err(CatalogError::EtagMismatch {
                 agent_id: agent_id(),
             });
         }
-        if is_same(&before, new) {
+        if !is_gone && is_same(&before, new) {
             return Ok((before, false));
         }
-        let agent = update_agent(&tx, before, new, now_ms).await?;
+        let mut agent = update_agent(&tx, before, new, now_ms).await?;
+        if is_gone {
+            come_back(&tx, &agent.agent_id, now_ms).await?;
+            agent.create_time_ms = now_ms;
+            agent.restore_id = None;
+        }
         tx.commit_with_work().await?;
-        Ok((agent, false))
+        Ok((agent, is_gone))
     }
 
     /// An agent; None when it is not there or deregistered.
     pub async fn get_agent(&self, agent_id: &str) -> Result<Option<Agent>, CatalogError> {
         let row = agents::Entity::find_by_id(agent_id)
             .filter(agents::Column::DeregisterTimeMs.is_null())
+            .one(self.read())
+            .await;
+        row.doing("read agent")?.map(stored::agent).transpose()
+    }
+
+    /// An agent, also one that is gone and whose backups were kept.
+    pub async fn get_agent_or_kept(&self, agent_id: &str) -> Result<Option<Agent>, CatalogError> {
+        let there = agents::Column::DeregisterTimeMs.is_null();
+        let row = agents::Entity::find_by_id(agent_id)
+            .filter(there.or(agents::Column::BackupsKept.eq(true)))
             .one(self.read())
             .await;
         row.doing("read agent")?.map(stored::agent).transpose()
@@ -117,20 +135,24 @@ impl Catalog {
         pages::page(page, rows, stored::agent, |agent| &agent.agent_id)
     }
 
-    /// Forgets an agent. With `delete_backups`, its backups become DELETING; the
-    /// agent is hidden at once and its row goes with the last of them.
+    /// Forgets an agent. Its backups stay, or become DELETING; the agent is hidden
+    /// at once and its row goes with the last of them. Kept ones can be deleted by
+    /// forgetting the agent once more.
     ///
     /// Errors: `AgentNotFound`, `AgentHasBackups`, `AgentBusy` (a backup,
     /// restore or verification waits or runs), `BackupInUse`.
     pub async fn deregister_agent(
         &self,
         agent_id: &str,
-        delete_backups: bool,
+        of_backups: BackupsOfGone,
         now_ms: i64,
     ) -> Result<(), CatalogError> {
         let tx = self.begin("deregister agent").await?;
         let row = lock_agent(&tx, agent_id).await?;
-        let row = row.filter(|row| row.deregister_time_ms.is_none());
+        let row = row.filter(|row| {
+            let deletes = of_backups == BackupsOfGone::Deleted;
+            row.deregister_time_ms.is_none() || (deletes && row.backups_kept)
+        });
         let Some(row) = row else {
             return Err(not_found(agent_id));
         };
@@ -155,14 +177,21 @@ impl Catalog {
             }
             return tx.commit_with_work().await;
         }
-        if !delete_backups {
-            return Err(CatalogError::AgentHasBackups {
-                agent_id: agent_id.to_owned(),
-            });
+        let kept = of_backups == BackupsOfGone::Kept;
+        match of_backups {
+            BackupsOfGone::None => {
+                return Err(CatalogError::AgentHasBackups {
+                    agent_id: agent_id.to_owned(),
+                });
+            }
+            BackupsOfGone::Deleted => {
+                deletion::delete_all(&tx, &row, self.retry.max_attempts, now_ms).await?;
+            }
+            BackupsOfGone::Kept => {}
         }
         schedules::remove(&tx, agent_id).await?;
-        deletion::delete_all(&tx, &row, self.retry.max_attempts, now_ms).await?;
         agents::Entity::update_many()
+            .col_expr(agents::Column::BackupsKept, Expr::value(kept))
             .col_expr(agents::Column::DeregisterTimeMs, Expr::value(now_ms))
             .filter(agents::Column::AgentId.eq(agent_id))
             .exec(tx.db())
@@ -208,6 +237,7 @@ pub(crate) async fn insert_agent(
         create_time_ms: now_ms,
         update_time_ms: now_ms,
         deregister_time_ms: None,
+        backups_kept: false,
         retention_due_ms: now_ms,
         patterns: encode_patterns(new),
         size_warning_bytes: size_warning(new),
@@ -272,6 +302,53 @@ async fn update_agent(
         update_time_ms: now_ms,
         ..before
     })
+}
+
+/// Makes an agent known again whose backups were kept.
+async fn come_back(tx: &Tx, agent_id: &str, now_ms: i64) -> Result<(), CatalogError> {
+    let change = agents::ActiveModel {
+        deregister_time_ms: Set(None),
+        backups_kept: Set(false),
+        create_time_ms: Set(now_ms),
+        restore_id: Set(None),
+        ..Default::default()
+    };
+    agents::Entity::update_many()
+        .set(change)
+        .filter(agents::Column::AgentId.eq(agent_id))
+        .exec(tx.db())
+        .await
+        .doing(tx.doing())?;
+    Ok(())
+}
+
+/// Notes where an agent's state lives now; its etag changes only when that does.
+pub(crate) async fn move_source(
+    tx: &Tx,
+    agent_id: &str,
+    source: &Source,
+    now_ms: i64,
+) -> Result<(), CatalogError> {
+    let row = lock_agent(tx, agent_id).await?;
+    let row = row.filter(|row| row.deregister_time_ms.is_none());
+    let row = row.ok_or_else(|| not_found(agent_id))?;
+    let source = source.encode_to_vec();
+    if row.source == source {
+        return Ok(());
+    }
+    let change = agents::ActiveModel {
+        source: Set(source),
+        etag: Set(new_etag()),
+        update_time_ms: Set(now_ms),
+        ..Default::default()
+    };
+    agents::Entity::update_many()
+        .set(change)
+        .filter(agents::Column::AgentId.eq(agent_id))
+        .exec(tx.db())
+        .await
+        .doing(tx.doing())?;
+    Ok(())
 }
 
 /// Whether registering changes nothing.

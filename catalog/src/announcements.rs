@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Version of the rows that this program writes.
-const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 1;
 
 /// An end that was not announced yet.
 #[derive(Clone, Debug, PartialEq)]
@@ -147,11 +147,23 @@ pub(crate) async fn note(
         end_time_ms: now_ms,
         size_bytes: last.bytes_done,
         stored_bytes: last.stored_bytes,
+        limit_bytes: 0,
     };
+    let kind = format!("{kind}.{state}");
+    insert(tx, kind, ended.encode_to_vec(), now_ms).await
+}
+
+/// Adds what is to be announced.
+pub(crate) async fn insert(
+    tx: &Tx,
+    kind: String,
+    body: Vec<u8>,
+    now_ms: i64,
+) -> Result<(), CatalogError> {
     let row = announcements::Model {
         announcement_id: transitions::new_id(now_ms),
-        kind: format!("{kind}.{state}"),
-        body: ended.encode_to_vec(),
+        kind,
+        body,
         hold_ms: 0,
         create_time_ms: now_ms,
     };

@@ -10,7 +10,7 @@ use crate::{
     Backup, BackupFilter, BackupState, Catalog, CatalogError, JobKind, NewBackup, Page,
     PageRequest, Trigger, Urgency, agents,
     connection::Tx,
-    entities::{backups, jobs},
+    entities::{agents as agent_rows, backups, jobs},
     error::Doing as _,
     pages, requests, stored,
     transitions::{self, NewJob},
@@ -54,29 +54,15 @@ impl Catalog {
         let Some(agent) = agent else {
             return Err(agents::not_found(&new.agent_id));
         };
-        let job = NewJob {
-            job_id: transitions::new_id(now_ms),
-            kind: JobKind::Backup,
-            agent_id: &agent.agent_id,
-            owner_id: &agent.owner_id,
-            backup_id: Some(&backup_id),
-            restore_id: None,
-            depth: None,
-            pool: &agent.pool,
-            urgency: match new.trigger {
-                Trigger::Manual => Urgency::Manual,
-                Trigger::Schedule => Urgency::Scheduled,
-            },
-            due_time_ms: now_ms,
-            max_attempts: self.retry.max_attempts,
-        };
-        let job = transitions::insert_job(&tx, job, now_ms).await?;
-        let row = pending(new, &backup_id, &job.job_id, now_ms);
-        backups::Entity::insert(backups::ActiveModel::from(row.clone()).reset_all())
-            .exec_without_returning(tx.db())
-            .await
-            .doing(tx.doing())?;
-        let backup = stored::backup((row, Some(job)))?;
+        let backup = insert(
+            &tx,
+            new,
+            &agent,
+            &backup_id,
+            self.retry.max_attempts,
+            now_ms,
+        )
+        .await?;
         tx.commit_with_work().await?;
         Ok(backup)
     }
@@ -200,6 +186,40 @@ pub(crate) async fn lock_readable(
     Ok(backup)
 }
 
+/// Adds a backup and its job.
+pub(crate) async fn insert(
+    tx: &Tx,
+    new: &NewBackup,
+    agent: &agent_rows::Model,
+    backup_id: &str,
+    max_attempts: u32,
+    now_ms: i64,
+) -> Result<Backup, CatalogError> {
+    let job = NewJob {
+        job_id: transitions::new_id(now_ms),
+        kind: JobKind::Backup,
+        agent_id: &agent.agent_id,
+        owner_id: &agent.owner_id,
+        backup_id: Some(backup_id),
+        restore_id: None,
+        depth: None,
+        pool: &agent.pool,
+        urgency: match new.trigger {
+            Trigger::Manual | Trigger::Safety => Urgency::Manual,
+            Trigger::Schedule => Urgency::Scheduled,
+        },
+        due_time_ms: now_ms,
+        max_attempts,
+    };
+    let job = transitions::insert_job(tx, job, now_ms).await?;
+    let row = pending(new, backup_id, &job.job_id, now_ms);
+    backups::Entity::insert(backups::ActiveModel::from(row.clone()).reset_all())
+        .exec_without_returning(tx.db())
+        .await
+        .doing(tx.doing())?;
+    stored::backup((row, Some(job)))
+}
+
 pub(crate) fn pending(
     new: &NewBackup,
     backup_id: &str,
@@ -231,6 +251,7 @@ pub(crate) fn pending(
         create_time_ms: now_ms,
         start_time_ms: None,
         end_time_ms: None,
-        protected: false,
+        // Until the restore has succeeded that it is made for.
+        protected: new.trigger == Trigger::Safety,
     }
 }

@@ -12,7 +12,9 @@ use crate::{
     connection::Tx,
     entities::{backups, jobs, pins, restores},
     error::Doing as _,
-    limits, stored, transitions,
+    limits,
+    restores::{encode_warnings, read_in},
+    stored, transitions,
 };
 
 impl Catalog {
@@ -63,9 +65,7 @@ impl Catalog {
         now_ms: i64,
     ) -> Result<Restore, CatalogError> {
         let tx = self.begin("complete restore").await?;
-        let mut job = lock_kind(&tx, fence, JobKind::Restore).await?;
-        // The target's marks, until the worker has removed them.
-        job.leftover = true;
+        let job = lock_kind(&tx, fence, JobKind::Restore).await?;
         let restore_id = job.restore_id.clone().unwrap_or_default();
         let exists = || CatalogError::AgentExists {
             agent_id: result.agent.agent_id.clone(),
@@ -79,27 +79,11 @@ impl Catalog {
             Err(error) if error.is_unique_violation() => return Err(exists()),
             inserted => inserted?,
         };
-        let mut warnings = result.warnings;
-        warnings.truncate(limits::WARNINGS_MAX);
-        let change = restores::ActiveModel {
-            state: Set(RestoreState::Completed),
-            warnings: Set(stored::Texts { items: warnings }.encode_to_vec()),
-            end_time_ms: Set(Some(now_ms)),
-            ..Default::default()
+        let end = RestoreEnd {
+            warnings: result.warnings,
+            progress: result.progress,
         };
-        transitions::change_open_restore(&tx, &job, change).await?;
-        let (state, last) = (JobState::Completed, result.progress);
-        transitions::end_job(&tx, &job, state, None, last, now_ms).await?;
-        // Nothing is read any more, even if the worker does not live to say so.
-        pins::Entity::delete_many()
-            .filter(pins::Column::Holder.eq(&job.job_id))
-            .exec(tx.db())
-            .await
-            .doing(tx.doing())?;
-        let row = restores::Entity::find_by_id(restore_id.as_str()).find_also_related(jobs::Entity);
-        let row = row.one(tx.db()).await.doing(tx.doing())?;
-        let row = row.ok_or(CatalogError::RestoreNotFound { restore_id })?;
-        let restore = stored::restore(row)?;
+        let restore = end_restore(&tx, job, end, now_ms).await?;
         tx.commit_with_work().await?;
         Ok(restore)
     }
@@ -233,8 +217,46 @@ impl Catalog {
     }
 }
 
+/// How a restore ended well.
+pub(crate) struct RestoreEnd {
+    /// What is not quite as the backup has it.
+    pub(crate) warnings: Vec<String>,
+    /// The last figures.
+    pub(crate) progress: Option<Progress>,
+}
+
+/// Makes a restore and its job COMPLETED.
+pub(crate) async fn end_restore(
+    tx: &Tx,
+    mut job: jobs::Model,
+    end: RestoreEnd,
+    now_ms: i64,
+) -> Result<Restore, CatalogError> {
+    // The target's marks, until the worker has removed them.
+    job.leftover = true;
+    let change = restores::ActiveModel {
+        state: Set(RestoreState::Completed),
+        warnings: Set(encode_warnings(end.warnings)),
+        end_time_ms: Set(Some(now_ms)),
+        ..Default::default()
+    };
+    transitions::change_open_restore(tx, &job, change).await?;
+    transitions::end_job(tx, &job, JobState::Completed, None, end.progress, now_ms).await?;
+    // Nothing is read any more, even if the worker does not live to say so.
+    pins::Entity::delete_many()
+        .filter(pins::Column::Holder.eq(&job.job_id))
+        .exec(tx.db())
+        .await
+        .doing(tx.doing())?;
+    read_in(tx, &job.restore_id.unwrap_or_default()).await
+}
+
 /// Reads the job that a worker holds; it must be of this kind.
-async fn lock_kind(tx: &Tx, fence: &Fence, kind: JobKind) -> Result<jobs::Model, CatalogError> {
+pub(crate) async fn lock_kind(
+    tx: &Tx,
+    fence: &Fence,
+    kind: JobKind,
+) -> Result<jobs::Model, CatalogError> {
     let job = transitions::lock_held(tx, fence).await?;
     if job.kind == kind {
         Ok(job)

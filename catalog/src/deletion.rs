@@ -14,7 +14,7 @@ use crate::{
     connection::Tx,
     entities::{agents, backups, jobs, pins},
     error::Doing as _,
-    pruning,
+    in_place, pruning,
     transitions::{self, NewJob},
 };
 
@@ -268,7 +268,10 @@ pub(crate) async fn has_open_jobs(
         .filter(jobs::Column::Kind.is_in(kinds.iter().copied()))
         .count(tx.db())
         .await;
-    Ok(open.doing(tx.doing())? > 0)
+    if open.doing(tx.doing())? > 0 {
+        return Ok(true);
+    }
+    Ok(kinds.contains(&JobKind::Restore) && in_place::waits_for(tx, backup_id).await?)
 }
 
 pub(crate) async fn is_pinned(tx: &Tx, backup_id: &str, now_ms: i64) -> Result<bool, CatalogError> {

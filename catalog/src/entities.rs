@@ -12,5 +12,6 @@ pub(crate) mod removals;
 pub(crate) mod requests;
 pub(crate) mod restores;
 pub(crate) mod schedules;
+pub(crate) mod storage_levels;
 pub(crate) mod vault_keys;
 pub(crate) mod workers;

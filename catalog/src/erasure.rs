@@ -25,7 +25,7 @@ impl Catalog {
     pub async fn erase_agent(&self, agent_id: &str, now_ms: i64) -> Result<String, CatalogError> {
         let tx = self.begin("erase agent").await?;
         let row = lock_agent(&tx, agent_id).await?;
-        let row = row.filter(|row| row.deregister_time_ms.is_none());
+        let row = row.filter(|row| row.deregister_time_ms.is_none() || row.backups_kept);
         let row = row.ok_or_else(|| not_found(agent_id))?;
         if has_callers_job(&tx, agent_id).await? {
             return Err(CatalogError::AgentBusy {
@@ -48,6 +48,7 @@ impl Catalog {
         deletion::mark_deleting(&tx, backups::Column::AgentId, agent_id).await?;
         agents::Entity::update_many()
             .col_expr(agents::Column::DeregisterTimeMs, Expr::value(now_ms))
+            .col_expr(agents::Column::BackupsKept, Expr::value(false))
             .filter(agents::Column::AgentId.eq(agent_id))
             .exec(tx.db())
             .await

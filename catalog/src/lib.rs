@@ -15,8 +15,8 @@
 //! - `entities`: the tables; `stored`: rows to models and back; `pages`;
 //!   `partial`: conditions with a partial index behind them
 //! - [`patterns`]: what is left out of an agent's backups, a pure calculation
-//! - `agents`, `backups`, `deletion`, `restores`, `verification`, `usage`: what
-//!   callers ask for; `requests`: each call once
+//! - `agents`, `backups`, `deletion`, `restores`, `in_place`, `verification`, `usage`, `storage`:
+//!   what callers ask for; `requests`: each call once
 //! - `transitions`: the states of jobs and of what they are about; `jobs`: claim,
 //!   renew, fail, hand back; `completion`: the good end of each kind of job;
 //!   `retry`: when to try again
@@ -53,6 +53,7 @@ mod deletion;
 mod entities;
 mod erasure;
 mod housekeeping;
+mod in_place;
 mod jobs;
 mod keys;
 mod manifests;
@@ -68,6 +69,7 @@ mod restores;
 mod retry;
 mod rotations;
 mod schedules;
+mod storage;
 mod stored;
 mod transitions;
 mod usage;
@@ -76,6 +78,7 @@ mod workers;
 
 pub use announcements::Announcement;
 pub use error::CatalogError;
+pub use in_place::{InPlaceResult, NewInPlace};
 pub use model::*;
 pub use patterns::Patterns;
 pub use recovered::{Adopt, Adopted, RecoveredAgent, RecoveredBackup};

@@ -131,6 +131,17 @@ pub struct Backup {
     pub protected: bool,
 }
 
+/// What becomes of the backups of an agent that goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackupsOfGone {
+    /// There must be none.
+    None,
+    /// They are deleted.
+    Deleted,
+    /// They stay their owner's.
+    Kept,
+}
+
 /// What makes a creating call idempotent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestKey {
@@ -218,6 +229,10 @@ pub struct Restore {
     pub end_time_ms: Option<i64>,
     /// When the draft goes away; None once it was started.
     pub expire_time_ms: Option<i64>,
+    /// Whether it replaces the agent itself.
+    pub in_place: bool,
+    /// The backup that is made before the agent is replaced.
+    pub safety_backup_id: Option<String>,
 }
 
 /// A restore to plan.

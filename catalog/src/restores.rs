@@ -54,8 +54,6 @@ impl Catalog {
         }
         let backup = backups::lock_readable(&tx, &new.backup_id, Some(&new.owner_id)).await?;
         refuse_taken(&tx, &new.plan.agent_id).await?;
-        let mut warnings = new.warnings.clone();
-        warnings.truncate(limits::WARNINGS_MAX);
         let row = restores::Model {
             restore_id,
             backup_id: backup.backup_id,
@@ -65,7 +63,7 @@ impl Catalog {
             plan: new.plan.encode_to_vec(),
             new_agent_id: new.plan.agent_id.clone(),
             decisions: encode_decisions(new.decisions.clone()),
-            warnings: stored::Texts { items: warnings }.encode_to_vec(),
+            warnings: encode_warnings(new.warnings.clone()),
             job_id: None,
             failure_reason: None,
             failure_message: None,
@@ -73,6 +71,8 @@ impl Catalog {
             start_time_ms: None,
             end_time_ms: None,
             expire_time_ms: Some(now_ms.saturating_add(limits::DRAFT_TTL_MS)),
+            in_place: false,
+            safety_backup_id: None,
         };
         restores::Entity::insert(restores::ActiveModel::from(row.clone()).reset_all())
             .exec_without_returning(tx.db())
@@ -217,7 +217,7 @@ impl Catalog {
     }
 }
 
-fn not_found(restore_id: &str) -> CatalogError {
+pub(crate) fn not_found(restore_id: &str) -> CatalogError {
     CatalogError::RestoreNotFound {
         restore_id: restore_id.to_owned(),
     }
@@ -251,7 +251,7 @@ async fn change_draft(
     }
 }
 
-async fn read_in(tx: &Tx, restore_id: &str) -> Result<Restore, CatalogError> {
+pub(crate) async fn read_in(tx: &Tx, restore_id: &str) -> Result<Restore, CatalogError> {
     let row = restores::Entity::find_by_id(restore_id).find_also_related(jobs::Entity);
     let row = row.one(tx.db()).await.doing(tx.doing())?;
     stored::restore(row.ok_or_else(|| not_found(restore_id))?)
@@ -303,6 +303,11 @@ fn decide(
     })
 }
 
-fn encode_decisions(items: Vec<RestoreDecision>) -> Vec<u8> {
+pub(crate) fn encode_decisions(items: Vec<RestoreDecision>) -> Vec<u8> {
     stored::Decisions { items }.encode_to_vec()
+}
+
+pub(crate) fn encode_warnings(mut items: Vec<String>) -> Vec<u8> {
+    items.truncate(limits::WARNINGS_MAX);
+    stored::Texts { items }.encode_to_vec()
 }

@@ -6,7 +6,7 @@ use proto::backup::v1::{
 };
 
 use crate::{
-    Agent, Backup, CatalogError, Failure, Job, JobState, Pin, Restore,
+    Agent, Backup, CatalogError, Failure, Job, JobKind, JobState, Pin, Restore,
     entities::{agents, backups, jobs, pins, restores},
 };
 
@@ -143,6 +143,8 @@ pub(crate) fn restore(
         start_time_ms: row.start_time_ms,
         end_time_ms: row.end_time_ms,
         expire_time_ms: row.expire_time_ms,
+        in_place: row.in_place,
+        safety_backup_id: row.safety_backup_id,
     })
 }
 
@@ -245,9 +247,11 @@ fn timestamp(time_ms: i64) -> prost_types::Timestamp {
     }
 }
 
-/// Whether a job that ended, or waits, may have left something to clean up.
+/// Whether a job that ended, or waits, may have left something to clean up. Of a
+/// restore nobody knows: its worker cleans up, but may have failed to.
 pub(crate) fn has_leftover(job: &jobs::Model) -> bool {
-    job.leftover || (job.state == JobState::Running && owes_container(job))
+    let is_restore = job.kind == JobKind::Restore;
+    job.leftover || (job.state == JobState::Running && (is_restore || owes_container(job)))
 }
 
 /// Whether an attempt has something to undo in a container that it has not reported undone.

@@ -27,7 +27,7 @@ use crate::{
     connection::Tx,
     entities::{backups, jobs, restores},
     error::Doing as _,
-    schedules, stored,
+    in_place, schedules, stored,
 };
 
 /// A new id that sorts after those made before.
@@ -173,6 +173,7 @@ pub(crate) async fn end_job(
     change_job(tx, job, change).await?;
     announcements::note(tx, job, state, failure, last.as_ref(), now_ms).await?;
     schedules::note_end(tx, job, state, now_ms).await?;
+    in_place::note_end(tx, job, state, failure, now_ms).await?;
     wake_next(tx, job, now_ms).await
 }
 

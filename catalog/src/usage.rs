@@ -56,6 +56,6 @@ impl Catalog {
 }
 
 /// A sum as a 64-bit number: PostgreSQL makes a decimal of it.
-fn sum(column: impl sea_orm::sea_query::IntoColumnRef) -> Expr {
+pub(crate) fn sum(column: impl sea_orm::sea_query::IntoColumnRef) -> Expr {
     Func::cast_as(Expr::col(column).sum(), Alias::new("bigint")).into()
 }

@@ -18,6 +18,8 @@ mod durability;
 mod endings;
 #[path = "contract/fleet.rs"]
 mod fleet;
+#[path = "contract/in_place.rs"]
+mod in_place;
 #[path = "contract/model.rs"]
 mod model;
 #[path = "contract/outbox.rs"]
@@ -32,5 +34,9 @@ mod recovered;
 mod restores;
 #[path = "contract/schedules.rs"]
 mod schedules;
+#[path = "contract/storage.rs"]
+mod storage;
 #[path = "contract/verification.rs"]
 mod verification;
+#[path = "contract/year.rs"]
+mod year;

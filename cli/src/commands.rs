@@ -18,6 +18,8 @@ pub const CALLS: &[(&str, &str)] = &[
     ("AdminService.RotateKeys", "key rotate"),
     ("AdminService.GetKeyRotation", "key status"),
     ("AdminService.WatchKeyRotation", "key rotate"),
+    ("AdminService.RestoreInPlace", "admin restore-in-place"),
+    ("AdminService.CheckWorkspaceCreation", "admin room"),
     ("AgentService.RegisterAgent", "agent register"),
     ("AgentService.GetAgent", "agent show"),
     ("AgentService.ListAgents", "agent list"),

@@ -324,11 +324,22 @@ pub fn conclude_restore(session: &Session, restore: &Restore) -> Result<()> {
     let took = human::between(restore.start_time.as_ref(), restore.end_time.as_ref());
     let took = took.map_or_else(String::new, |t| format!(" in {}", human::duration(t)));
     out.line(format!("Restore {id} is COMPLETED{took}"))?;
+    let what = if restore.in_place {
+        "replaced agent"
+    } else {
+        "new agent"
+    };
     out.line(format!(
-        "  new agent {}: {}",
+        "  {what} {}: {}",
         human::printable(&agent),
         show::target(restore)
     ))?;
+    if restore.in_place {
+        out.line(format!(
+            "  as it was before: backup {}",
+            restore.safety_backup_id
+        ))?;
+    }
     for warning in &restore.warnings {
         out.line(format!("  warning: {}", human::printable(warning)))?;
     }

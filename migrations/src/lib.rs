@@ -15,6 +15,7 @@ mod m20261124_000002_fleet;
 mod m20261124_000003_schedules;
 mod m20261125_000005_keys;
 mod m20261125_000007_agents;
+mod m20261125_000008_administration;
 
 /// All changes, oldest first.
 #[derive(Debug)]
@@ -29,6 +30,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000003_schedules::Migration),
             Box::new(m20261125_000005_keys::Migration),
             Box::new(m20261125_000007_agents::Migration),
+            Box::new(m20261125_000008_administration::Migration),
         ]
     }
 }

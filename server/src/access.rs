@@ -55,6 +55,17 @@ pub fn may_register(caller: &Caller) -> Result<(), ApiError> {
     }
 }
 
+/// Whether the caller may ask whether a workspace may be made.
+pub fn may_ask_for_admission(caller: &Caller) -> Result<(), ApiError> {
+    match caller.role {
+        Role::Service | Role::Admin => Ok(()),
+        Role::User => Err(not_allowed(
+            caller,
+            "ask for the admission of workspaces: use one with the role service",
+        )),
+    }
+}
+
 /// Whether the caller may work with backups and restores at all.
 pub fn may_use_backups(caller: &Caller) -> Result<(), ApiError> {
     match caller.role {
@@ -96,6 +107,18 @@ pub struct NothingVisible;
 /// An agent whose backups the caller may see and make.
 pub async fn agent_for(state: &State, caller: &Caller, agent_id: &str) -> Result<Agent, ApiError> {
     let agent = state.catalog.get_agent(agent_id).await?;
+    agent
+        .filter(|agent| may_see(caller, &agent.owner_id))
+        .ok_or_else(|| no_agent(agent_id))
+}
+
+/// The same, also for one that is gone and whose backups were kept.
+pub async fn agent_or_kept_for(
+    state: &State,
+    caller: &Caller,
+    agent_id: &str,
+) -> Result<Agent, ApiError> {
+    let agent = state.catalog.get_agent_or_kept(agent_id).await?;
     agent
         .filter(|agent| may_see(caller, &agent.owner_id))
         .ok_or_else(|| no_agent(agent_id))

@@ -86,6 +86,9 @@ fn time(ms: i64) -> Option<String> {
 /// The CloudEvent of an end.
 fn event(announcement: &Announcement) -> queue::Announcement {
     let ended = &announcement.ended;
+    if ended.kind == "storage" {
+        return storage_event(announcement);
+    }
     let kind = format!("{KIND}.{}.{}", ended.kind, ended.state);
     let failure = (!ended.reason.is_empty())
         .then(|| json!({ "reason": ended.reason, "message": ended.message }));
@@ -110,6 +113,31 @@ fn event(announcement: &Announcement) -> queue::Announcement {
             "endTime": time(ended.end_time_ms),
             "sizeBytes": ended.size_bytes,
             "storedBytes": ended.stored_bytes,
+        },
+    });
+    queue::Announcement {
+        id: announcement.announcement_id.clone(),
+        kind,
+        body: body.to_string().into_bytes(),
+    }
+}
+
+/// The CloudEvent of a level of the storage that was reached or left.
+fn storage_event(announcement: &Announcement) -> queue::Announcement {
+    let level = &announcement.ended;
+    let kind = format!("{KIND}.{}.{}", level.kind, level.state);
+    let body = json!({
+        "specversion": "1.0",
+        "id": announcement.announcement_id,
+        "source": "/nora/backup",
+        "type": kind,
+        "time": time(level.end_time_ms),
+        "datacontenttype": "application/json",
+        "data": {
+            "kind": level.kind,
+            "state": level.state,
+            "storedBytes": level.stored_bytes,
+            "limitBytes": level.limit_bytes,
         },
     });
     queue::Announcement {

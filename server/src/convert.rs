@@ -37,6 +37,7 @@ pub fn backup(backup: catalog::Backup) -> Backup {
         trigger: match backup.trigger {
             Trigger::Manual => backup::Trigger::Manual,
             Trigger::Schedule => backup::Trigger::Schedule,
+            Trigger::Safety => backup::Trigger::Safety,
         }
         .into(),
         backup_id: backup.backup_id,
@@ -108,6 +109,8 @@ pub fn restore(restore: catalog::Restore) -> Restore {
         failure: restore.failure,
         progress: (!planned).then(|| progress(restore.progress, ended)),
         warnings: restore.warnings,
+        in_place: restore.in_place,
+        safety_backup_id: restore.safety_backup_id.unwrap_or_default(),
     }
 }
 

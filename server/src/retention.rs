@@ -1,4 +1,4 @@
-//! Retention: removes what the rules say, agent by agent.
+//! Retention: removes what the rules say, agent by agent; and looks how full the storage is.
 //!
 //! An agent is looked at when one of its backups was completed, when a caller changed something
 //! that the rules depend on, and every now and then. Each look is claimed, so any number of
@@ -84,5 +84,27 @@ async fn round(state: &State) -> Result<(), ApiError> {
     }
     let before = now_ms() - RECORD.as_millis() as i64;
     catalog.expire_removals(before).await?;
+    look_at_storage(state).await
+}
+
+/// Tells when the storage gets full, or less so. Backups go on all the same.
+async fn look_at_storage(state: &State) -> Result<(), ApiError> {
+    let limit_bytes = state.storage_limit_bytes;
+    let stored_bytes = state.catalog.stored_bytes().await?;
+    metrics::gauge!("nora_backup_storage_stored_bytes").set(stored_bytes as f64);
+    metrics::gauge!("nora_backup_storage_limit_bytes").set(limit_bytes as f64);
+    if limit_bytes == 0 {
+        return Ok(());
+    }
+    let level = state
+        .catalog
+        .note_storage(stored_bytes, limit_bytes, now_ms())
+        .await?;
+    if let Some(percent) = level {
+        warn!(
+            percent,
+            stored_bytes, limit_bytes, "the storage has crossed a level"
+        );
+    }
     Ok(())
 }

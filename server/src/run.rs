@@ -106,6 +106,7 @@ pub async fn run(
         redispatch: settings.redispatch,
         schedule_poll: settings.schedule_poll,
         retention: crate::retention::rules(settings.limit_per_agent, settings.retention_days),
+        storage_limit_bytes: settings.storage_mb as u64 * 1024 * 1024,
         stop: stop.clone(),
         tasks: tasks.clone(),
     });

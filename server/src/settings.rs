@@ -154,6 +154,12 @@ pub struct ServerSettings {
     #[arg(long = "retention-days", env = RETENTION.variable, value_name = "DAYS",
           default_value = RETENTION.default_text, value_parser = |text: &str| RETENTION.count(text))]
     pub retention_days: usize,
+
+    /// MB of 1,048,576 bytes that all backups together should take at the most: no new workspaces are
+    /// admitted beyond, and backups go on (0: no limit)
+    #[arg(long = "storage-mb", env = STORAGE.variable, value_name = "MB",
+          default_value = STORAGE.default_text, value_parser = |text: &str| STORAGE.count(text))]
+    pub storage_mb: usize,
 }
 
 /// An address that may be absent.
@@ -254,6 +260,15 @@ const RETENTION: Whole = Whole {
     unit: " days",
 };
 
+const STORAGE: Whole = Whole {
+    variable: "NORA_BACKUP_STORAGE_MB",
+    default: 51_200,
+    default_text: "51200",
+    min: 0,
+    max: 1 << 40,
+    unit: " MB",
+};
+
 impl Default for ServerSettings {
     /// As when nothing is set. There is no default secret: a server without one does not start.
     fn default() -> Self {
@@ -279,6 +294,7 @@ impl Default for ServerSettings {
             schedule_poll: Duration::from_millis(SCHEDULE_POLL.default),
             limit_per_agent: LIMIT.default as usize,
             retention_days: RETENTION.default as usize,
+            storage_mb: STORAGE.default as usize,
         }
     }
 }
@@ -304,6 +320,7 @@ impl std::fmt::Debug for ServerSettings {
             .field("schedule_poll", &self.schedule_poll)
             .field("limit_per_agent", &self.limit_per_agent)
             .field("retention_days", &self.retention_days)
+            .field("storage_mb", &self.storage_mb)
             .finish_non_exhaustive()
     }
 }

@@ -46,6 +46,8 @@ pub struct State {
     pub schedule_poll: Duration,
     /// What retention keeps of every agent.
     pub retention: catalog::retention::Rules,
+    /// What all vaults together should take at the most; 0: no limit.
+    pub storage_limit_bytes: u64,
     /// How the process stops.
     pub stop: Stop,
     /// Every piece of work of this server that is not a plain call.

@@ -240,6 +240,8 @@ pub fn code_of(reason: ErrorReason) -> Code {
         | R::SourceNotFound
         | R::SourceDenied
         | R::HookFailed
+        | R::SourceKindMismatch
+        | R::SafetyBackupFailed
         | R::DownloadChanged
         | R::ImageMissing
         | R::JobTimeout

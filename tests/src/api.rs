@@ -8,9 +8,9 @@ use proto::backup::v1::{
     Agent, Backup, BackupEntry, CreateBackupRequest, CreateRestoreDraftRequest, DirectorySource,
     DirectoryTarget, DownloadBackupRequest, GetBackupRequest, ListBackupEntriesRequest,
     RegisterAgentRequest, Restore, RestorePlan, Source, StartRestoreRequest, WatchBackupRequest,
-    WatchRestoreRequest, agent_service_client::AgentServiceClient, backup,
-    backup_service_client::BackupServiceClient, restore, restore_plan,
-    restore_service_client::RestoreServiceClient, source,
+    WatchRestoreRequest, admin_service_client::AdminServiceClient,
+    agent_service_client::AgentServiceClient, backup, backup_service_client::BackupServiceClient,
+    restore, restore_plan, restore_service_client::RestoreServiceClient, source,
 };
 use serde_json::json;
 use tonic::{
@@ -69,6 +69,17 @@ pub fn token(user: &str, role: &str) -> String {
         &EncodingKey::from_secret(JWT_SECRET.as_bytes()),
     )
     .expect("sign a token")
+}
+
+/// What only administrators can call, on their listener.
+pub async fn administrators(url: &str) -> Result<AdminServiceClient<Authorized>> {
+    let channel = Endpoint::from_shared(url.to_owned())?
+        .timeout(CALL_TIMEOUT)
+        .connect()
+        .await
+        .with_context(|| format!("connect to {url}"))?;
+    let bearer = Bearer(format!("Bearer {}", token("the-admin", "admin")).parse()?);
+    Ok(AdminServiceClient::with_interceptor(channel, bearer))
 }
 
 impl Api {

@@ -9,7 +9,7 @@ use bollard::{
     models::{ContainerCreateBody, ContainerInspectResponse, HostConfig, PortBinding},
     query_parameters::{
         CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder,
-        RemoveContainerOptionsBuilder, StartContainerOptions,
+        RemoveContainerOptionsBuilder, RemoveVolumeOptions, StartContainerOptions,
     },
 };
 use futures::TryStreamExt as _;
@@ -67,6 +67,8 @@ impl Agents {
             env: Some(vec!["AGENT_MODE=careful".into(), "PATH=/bin".into()]),
             labels: Some(HashMap::from([("nora.test".to_owned(), name.to_owned())])),
             working_dir: Some("/home/agent".to_owned()),
+            // It sleeps through all others.
+            stop_signal: Some("SIGKILL".to_owned()),
             host_config: Some(HostConfig {
                 binds: Some(vec![format!("{name}-data:/data")]),
                 port_bindings: Some(ports),
@@ -168,14 +170,29 @@ impl Agents {
         Ok(all)
     }
 
+    /// Removes a container with its volumes.
+    pub async fn remove_one(&self, name: &str) -> Result<()> {
+        let found = self.inspect(name).await?;
+        let options = RemoveContainerOptionsBuilder::new()
+            .force(true)
+            .v(true)
+            .build();
+        self.docker.remove_container(name, Some(options)).await?;
+        for volume in found.mounts.into_iter().flatten() {
+            if let Some(name) = volume.name {
+                let _ = self
+                    .docker
+                    .remove_volume(&name, None::<RemoveVolumeOptions>)
+                    .await;
+            }
+        }
+        Ok(())
+    }
+
     /// Removes all containers with their volumes.
     pub async fn remove(&self) -> Result<()> {
         for name in &self.names {
-            let options = RemoveContainerOptionsBuilder::new()
-                .force(true)
-                .v(true)
-                .build();
-            let _ = self.docker.remove_container(name, Some(options)).await;
+            let _ = self.remove_one(name).await;
         }
         Ok(())
     }

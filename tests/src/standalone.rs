@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use proto::backup::v1::admin_service_client::AdminServiceClient;
 use rustix::process::{Pid, Signal, kill_process};
 use tonic::transport::Endpoint;
 use tonic_health::pb::{
@@ -17,7 +18,7 @@ use tonic_health::pb::{
 };
 
 use crate::{
-    api::{Api, JWT_SECRET},
+    api::{self, Api, Authorized, JWT_SECRET},
     mount::SmallDisk,
     place,
 };
@@ -242,6 +243,11 @@ impl Standalone {
     /// A client for an administrator.
     pub async fn admin(&self) -> Result<Api> {
         Api::connect(&self.url(), "the-admin", "admin").await
+    }
+
+    /// What only administrators can call.
+    pub async fn administrators(&self) -> Result<AdminServiceClient<Authorized>> {
+        api::administrators(&self.admin_url()).await
     }
 
     /// Where it keeps everything.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use proto::backup::v1::{DeleteBackupRequest, backup, restore};
+use proto::backup::v1::{DeleteBackupRequest, RestoreInPlaceRequest, backup, restore};
 use services::{
     api::{directory_plan, expect_state},
     fixture, place,
@@ -25,6 +25,8 @@ const OWNER: &str = "user-1";
 enum Work {
     Backup,
     Restore,
+    /// A restore in place of the agent itself.
+    InPlace,
     /// A delete and the compaction that follows it.
     Delete,
 }
@@ -47,6 +49,12 @@ const FAILPOINTS: &[(&str, Work)] = &[
     ("worker-restore-before-rename", Work::Restore),
     ("worker-restore-published", Work::Restore),
     ("worker-restore-completed", Work::Restore),
+    ("worker-restore-written", Work::InPlace),
+    ("worker-in-place-before-mark", Work::InPlace),
+    ("worker-in-place-before-exchange", Work::InPlace),
+    ("worker-restore-published", Work::InPlace),
+    ("worker-restore-completed", Work::InPlace),
+    ("worker-in-place-before-removal", Work::InPlace),
     ("worker-manifests-deleted", Work::Delete),
     ("compact-index-stored", Work::Delete),
     ("compact-index-removed", Work::Delete),
@@ -56,6 +64,13 @@ const FAILPOINTS: &[(&str, Work)] = &[
 
 /// Failpoints after which the new folder of a restore has its name.
 const PUBLISHED: &[&str] = &["worker-restore-published", "worker-restore-completed"];
+
+/// Failpoints after which a restore in place has put the new folder in the old one's place.
+const REPLACED: &[&str] = &[
+    "worker-restore-published",
+    "worker-restore-completed",
+    "worker-in-place-before-removal",
+];
 
 /// What a backup is while the program is paused there; None: that depends on who
 /// is faster.
@@ -72,7 +87,7 @@ fn state_at(failpoint: &str) -> Option<backup::State> {
 /// at while keys are rotated or destroyed (keys.rs), to
 /// stop at every call of the destination (vault/tests/compact), or to be killed at
 /// in a fleet (chaos.rs; one process has nobody to announce to) or around a
-/// container's commands (docker.rs).
+/// container's commands (docker.rs), or while one is replaced (in_place.rs).
 const ELSEWHERE: &[&str] = &[
     "vault-batch-decoding",
     "compact-manifest-removed",
@@ -90,6 +105,13 @@ const ELSEWHERE: &[&str] = &[
     "worker-erase-keys-noted",
     "worker-erase-keys-destroyed",
     "worker-erase-erased",
+    "worker-in-place-aside",
+    "worker-in-place-freed",
+    "worker-in-place-put-back",
+    "worker-in-place-removed",
+    "worker-in-place-renamed",
+    "worker-in-place-restarted",
+    "worker-in-place-stopped",
 ];
 
 #[test]
@@ -137,6 +159,12 @@ async fn a_kill_at_any_failpoint_of_a_restore_leaves_nothing_half_made() -> Resu
 }
 
 #[tokio::test]
+async fn a_kill_at_any_failpoint_of_a_restore_in_place_leaves_the_old_agent_or_the_new_one()
+-> Result<()> {
+    at_each(Work::InPlace).await
+}
+
+#[tokio::test]
 async fn a_kill_at_any_failpoint_of_a_delete_or_compaction_loses_nothing_that_is_needed()
 -> Result<()> {
     at_each(Work::Delete).await
@@ -168,6 +196,7 @@ async fn killed_at(failpoint: &str, work: Work) -> Result<()> {
         .await?
         .complete_backup("agent")
         .await?;
+    let as_backed_up = describe(&root)?;
     fixture::random_files(&root.join("bulk"), 5, 8 << 20, 2)?;
     fs::remove_file(root.join("bulk/random-1-0000.bin"))?;
     let before = describe(&root)?;
@@ -184,6 +213,20 @@ async fn killed_at(failpoint: &str, work: Work) -> Result<()> {
                 .draft_restore(&first.backup_id, directory_plan("agent-2", &target)?)
                 .await?;
             user.start_restore(&draft.restore_id).await?.restore_id
+        }
+        Work::InPlace => {
+            let restored = standalone
+                .administrators()
+                .await?
+                .restore_in_place(RestoreInPlaceRequest {
+                    agent_id: "agent".to_owned(),
+                    backup_id: first.backup_id.clone(),
+                    confirm_agent_id: "agent".to_owned(),
+                    request_id: String::new(),
+                })
+                .await?
+                .into_inner();
+            restored.restore.context("a restore")?.restore_id
         }
         Work::Delete => {
             user.backups
@@ -206,6 +249,14 @@ async fn killed_at(failpoint: &str, work: Work) -> Result<()> {
             PUBLISHED.contains(&failpoint),
             "the new folder has its name, or is not there"
         ),
+        Work::InPlace => {
+            let is = if REPLACED.contains(&failpoint) {
+                &as_backed_up
+            } else {
+                &before
+            };
+            assert_same(is, &describe(&root)?);
+        }
         Work::Delete => {}
     }
     standalone.kill()?;
@@ -225,6 +276,20 @@ async fn killed_at(failpoint: &str, work: Work) -> Result<()> {
             );
             only_these_are_left(&standalone, &["agent", "restored"]).await?;
             user.complete_backup("agent").await?
+        }
+        Work::InPlace => {
+            let ended = user.watch_restore(&id, |_| false).await?;
+            assert_eq!(
+                ended.state(),
+                restore::State::Completed,
+                "{:?}",
+                ended.failure
+            );
+            assert_same(&as_backed_up, &describe(&root)?);
+            only_these_are_left(&standalone, &["agent"]).await?;
+            let safety = user.backup(&ended.safety_backup_id).await?;
+            assert!(!safety.protected, "protected until it has succeeded");
+            safety
         }
         Work::Delete => user.complete_backup("agent").await?,
     };

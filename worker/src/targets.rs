@@ -3,6 +3,9 @@
 //! - [`directory`]: a new folder
 //! - [`docker`]: a new container with new volumes
 //!
+//! Either also in place of what is there: that is put aside when the new one is published, put
+//! back by [`Target::clean`], and removed by [`Target::settle`].
+//!
 //! A restore happens in steps, so that nothing half-made is ever seen, whatever is killed when:
 //! [`Target::clean`] removes what dead attempts left, [`Target::write`] makes everything out of
 //! sight, [`Target::publish`] puts it in its place at one stroke, the catalog registers the new
@@ -32,6 +35,8 @@ pub struct RestoreContext {
     pub attempt: u32,
     /// What to make.
     pub plan: RestorePlan,
+    /// Whether what is at the target now is to be replaced.
+    pub in_place: bool,
     /// What was decided, with `choice` set.
     pub decisions: Vec<RestoreDecision>,
     /// Canceled when the job shall end, for whatever cause.

@@ -178,6 +178,7 @@ impl Bench {
                 })),
                 ..RestorePlan::default()
             },
+            in_place: false,
             decisions: Vec::new(),
             cancel: CancellationToken::new(),
             meter: Arc::new(Meter::default()),

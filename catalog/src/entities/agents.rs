@@ -21,6 +21,7 @@ pub(crate) struct Model {
     pub(crate) update_time_ms: i64,
     pub(crate) deregister_time_ms: Option<i64>,
     pub(crate) retention_due_ms: i64,
+    pub(crate) backups_kept: bool,
     pub(crate) patterns: Vec<u8>,
     pub(crate) size_warning_bytes: i64,
 }

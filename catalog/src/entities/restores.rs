@@ -25,6 +25,8 @@ pub(crate) struct Model {
     pub(crate) start_time_ms: Option<i64>,
     pub(crate) end_time_ms: Option<i64>,
     pub(crate) expire_time_ms: Option<i64>,
+    pub(crate) in_place: bool,
+    pub(crate) safety_backup_id: Option<String>,
 }
 
 /// What a row is joined with.

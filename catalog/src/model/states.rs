@@ -35,6 +35,8 @@ pub enum Trigger {
     Manual,
     /// A schedule.
     Schedule,
+    /// A restore in place, before it replaces the agent.
+    Safety,
 }
 
 /// Where a restore stands.

@@ -1,8 +1,10 @@
 //! Agents.
 
-use catalog::CatalogError;
+use std::collections::HashMap;
 
-use crate::fixture::{Fixture, NOW, new_agent};
+use catalog::{BackupsOfGone, CatalogError};
+
+use crate::fixture::{Fixture, NOW, draft, new_agent, new_backup};
 
 #[tokio::test]
 async fn registering_is_an_upsert_and_the_etag_tells_of_changes() {
@@ -83,9 +85,14 @@ async fn an_agent_that_moves_takes_its_waiting_jobs_along() {
 async fn an_agent_without_backups_is_forgotten_at_once() {
     let fixture = Fixture::with_agent().await;
     let catalog = &fixture.catalog;
-    catalog.deregister_agent("agent", false, NOW).await.unwrap();
+    catalog
+        .deregister_agent("agent", BackupsOfGone::None, NOW)
+        .await
+        .unwrap();
     assert_eq!(catalog.get_agent("agent").await.unwrap(), None);
-    let again = catalog.deregister_agent("agent", false, NOW).await;
+    let again = catalog
+        .deregister_agent("agent", BackupsOfGone::None, NOW)
+        .await;
     let again = again.unwrap_err();
     assert!(matches!(again, CatalogError::AgentNotFound { .. }));
     fixture.agent("agent").await;
@@ -97,10 +104,15 @@ async fn an_agent_with_backups_goes_with_the_last_of_them() {
     let catalog = &fixture.catalog;
     fixture.completed("agent", 1).await;
     fixture.completed("agent", 2).await;
-    let kept = catalog.deregister_agent("agent", false, NOW).await;
+    let kept = catalog
+        .deregister_agent("agent", BackupsOfGone::None, NOW)
+        .await;
     let kept = kept.unwrap_err();
     assert!(matches!(kept, CatalogError::AgentHasBackups { .. }));
-    catalog.deregister_agent("agent", true, NOW).await.unwrap();
+    catalog
+        .deregister_agent("agent", BackupsOfGone::Deleted, NOW)
+        .await
+        .unwrap();
     assert_eq!(catalog.get_agent("agent").await.unwrap(), None);
     let returning = catalog.register_agent(new_agent("agent"), None, NOW).await;
     assert!(matches!(returning, Err(CatalogError::AgentBusy { .. })));
@@ -125,10 +137,62 @@ async fn an_agent_with_waiting_or_running_work_is_not_deregistered() {
     let catalog = &fixture.catalog;
     let backup = fixture.backup("agent").await;
     for _ in 0..2 {
-        let busy = catalog.deregister_agent("agent", true, NOW).await;
+        let busy = catalog
+            .deregister_agent("agent", BackupsOfGone::Deleted, NOW)
+            .await;
         assert!(matches!(busy, Err(CatalogError::AgentBusy { .. })));
         let _ = catalog
             .claim_job(&backup.job_id, "worker", 1_000, NOW)
             .await;
     }
+}
+
+#[tokio::test]
+async fn kept_backups_outlive_their_agent_and_are_taken_up_again() {
+    let fixture = Fixture::with_agent().await;
+    let catalog = &fixture.catalog;
+    let backup = fixture.completed("agent", 1).await;
+    let keep = || catalog.deregister_agent("agent", BackupsOfGone::Kept, NOW);
+    keep().await.unwrap();
+    assert!(catalog.get_agent("agent").await.unwrap().is_none());
+    assert!(catalog.get_agent_or_kept("agent").await.unwrap().is_some());
+    let gone = keep().await;
+    assert!(matches!(gone, Err(CatalogError::AgentNotFound { .. })));
+    let refused = catalog.create_backup(new_backup("agent"), NOW).await;
+    assert!(matches!(refused, Err(CatalogError::AgentNotFound { .. })));
+    // Still restored and protected, and nobody else gets the id.
+    let plan = draft(&backup.backup_id, "again");
+    let draft = catalog.create_draft(plan, NOW).await.unwrap();
+    let choices = HashMap::from([("port:80/tcp".to_owned(), "drop".to_owned())]);
+    catalog
+        .start_restore(&draft.restore_id, &choices, NOW)
+        .await
+        .unwrap();
+    catalog
+        .cancel_restore(&draft.restore_id, NOW)
+        .await
+        .unwrap();
+    let mut anothers = new_agent("agent");
+    anothers.owner_id = "another".to_owned();
+    let taken = catalog.register_agent(anothers, None, NOW).await;
+    assert!(matches!(taken, Err(CatalogError::OwnerMismatch { .. })));
+
+    let (agent, created) = catalog
+        .register_agent(new_agent("agent"), None, NOW + 5)
+        .await
+        .unwrap();
+    assert!(created && agent.create_time_ms == NOW + 5);
+    assert_eq!(
+        catalog.get_agent("agent").await.unwrap().unwrap().agent_id,
+        "agent"
+    );
+    keep().await.unwrap();
+    // Deleted after all: the row goes with the last of them.
+    catalog
+        .deregister_agent("agent", BackupsOfGone::Deleted, NOW)
+        .await
+        .unwrap();
+    assert!(catalog.get_agent_or_kept("agent").await.unwrap().is_none());
+    let busy = catalog.register_agent(new_agent("agent"), None, NOW).await;
+    assert!(matches!(busy, Err(CatalogError::AgentBusy { .. })));
 }

@@ -54,7 +54,9 @@ async fn a_pinned_backup_is_not_deleted() {
     assert_eq!(live, std::slice::from_ref(&pin));
     let refused = catalog.delete_backup(id, NOW + 999).await.unwrap_err();
     assert!(matches!(refused, CatalogError::BackupInUse { .. }));
-    let refused = catalog.deregister_agent("agent", true, NOW).await;
+    let refused = catalog
+        .deregister_agent("agent", catalog::BackupsOfGone::Deleted, NOW)
+        .await;
     assert!(matches!(refused, Err(CatalogError::BackupInUse { .. })));
     catalog
         .renew_pin(&pin.pin_id, 1_000, NOW + 900)

@@ -24,7 +24,20 @@ pub struct Fixture {
 impl Fixture {
     /// An empty, migrated catalog.
     pub async fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::new_in(tempfile::tempdir().unwrap()).await
+    }
+
+    /// The same where no disk is waited for, for tests of very many transactions.
+    pub async fn in_memory() -> Self {
+        let memory = std::path::Path::new("/dev/shm");
+        if memory.is_dir() {
+            Self::new_in(tempfile::tempdir_in(memory).unwrap()).await
+        } else {
+            Self::new().await
+        }
+    }
+
+    async fn new_in(folder: TempDir) -> Self {
         let url = if env!("CARGO_CRATE_NAME") == "contract_postgres" {
             let url = std::env::var("NORA_TEST_POSTGRES_URL").expect(
                 "NORA_TEST_POSTGRES_URL names a PostgreSQL server: run `make test`, or start one with `make services`",

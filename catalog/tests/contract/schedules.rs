@@ -136,7 +136,9 @@ async fn the_limit_prunes_the_oldest_and_leaves_protected_ones() {
     catalog.protect_backup(&ids[0], true, NOW).await.unwrap();
     let refused = catalog.delete_backup(&ids[0], NOW).await;
     assert!(matches!(refused, Err(CatalogError::BackupProtected { .. })));
-    let refused = catalog.deregister_agent("agent", true, NOW).await;
+    let refused = catalog
+        .deregister_agent("agent", catalog::BackupsOfGone::Deleted, NOW)
+        .await;
     assert!(matches!(refused, Err(CatalogError::BackupProtected { .. })));
 
     let rules = Rules {

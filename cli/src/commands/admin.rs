@@ -9,6 +9,8 @@ use crate::{
     output::Output,
 };
 
+pub mod in_place;
+pub mod room;
 pub mod workers;
 
 /// The address that a standalone's administrators call when nothing else is said.
@@ -39,6 +41,20 @@ pub enum AdminCommand {
         after_help = "Examples:\n  nora-backup admin workers\n  nora-backup admin workers --within 1h --json"
     )]
     Workers(workers::WorkersArgs),
+    /// Replace an agent by one of its backups, where it lives
+    ///
+    /// First a backup of the agent as it is now is made and protected. Then what is there is stopped
+    /// and replaced, and started as it was before. When anything fails, what was there is put back.
+    #[command(
+        after_help = "Examples:\n  nora-backup admin restore-in-place my-agent@latest --confirm my-agent --watch\n  \
+        nora-backup admin restore-in-place 0198a6 --confirm writer"
+    )]
+    RestoreInPlace(in_place::InPlaceArgs),
+    /// Tell whether there is room for another workspace (NORA_BACKUP_STORAGE_MB)
+    ///
+    /// Exits with 1 when there is none.
+    #[command(after_help = "Example:\n  nora-backup admin room")]
+    Room,
 }
 
 /// Runs one of them.
@@ -47,6 +63,8 @@ pub async fn run(global: &Global, args: AdminArgs, out: Output) -> Result<()> {
     let session = &Session::connect_to(server, global, out).await?;
     match args.command {
         AdminCommand::Workers(args) => workers::run(session, args).await,
+        AdminCommand::RestoreInPlace(args) => in_place::run(session, args).await,
+        AdminCommand::Room => room::run(session).await,
     }
 }
 

@@ -50,7 +50,7 @@ pub enum AgentCommand {
     #[command(
         visible_alias = "rm",
         alias = "deregister",
-        after_help = "Examples:\n  nora-backup agent remove my-agent\n  nora-backup agent remove my-agent --delete-backups"
+        after_help = "Examples:\n  nora-backup agent remove my-agent\n  nora-backup agent remove my-agent --keep-backups\n  nora-backup agent remove my-agent --delete-backups"
     )]
     Remove(RemoveArgs),
 }
@@ -144,6 +144,9 @@ pub struct RemoveArgs {
     /// Delete its backups by destroying their keys first: no copy of them can be read any more
     #[arg(long)]
     pub crypto_erase: bool,
+    /// Keep its backups: they can be listed and restored as before
+    #[arg(long, conflicts_with_all = ["delete_backups", "crypto_erase"])]
+    pub keep_backups: bool,
     /// Do not ask
     #[arg(long, short)]
     pub yes: bool,
@@ -341,6 +344,7 @@ async fn remove(session: &Session, args: RemoveArgs) -> Result<()> {
         agent_id: args.agent.clone(),
         delete_backups: args.delete_backups,
         crypto_erase: args.crypto_erase,
+        keep_backups: args.keep_backups,
     };
     match session.agents().deregister_agent(call(request)).await {
         Ok(_) if out.json => out.document(&json!({ "agent_id": args.agent, "removed": true })),
@@ -349,7 +353,7 @@ async fn remove(session: &Session, args: RemoveArgs) -> Result<()> {
         Err(status) => {
             let error = agent_error(session, &args.agent, status).await;
             Err(if error.reason.as_deref() == Some("AGENT_HAS_BACKUPS") {
-                error.hint("--delete-backups deletes them too")
+                error.hint("--delete-backups deletes them too, --keep-backups keeps them")
             } else {
                 error
             })

@@ -8,10 +8,10 @@ use std::sync::LazyLock;
 
 use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use proto::backup::v1::{
-    Agent, Backup, BackupEntry, GetStorageUsageResponse, Integration, KeyRotation,
-    ListAgentsResponse, ListBackupsResponse, ListKeysResponse, ListRestoresResponse,
-    ListWorkersResponse, PreviewRetentionResponse, RegisterAgentResponse, Restore, Schedule,
-    Source, VerifyBackupResponse, WatchVerificationResponse,
+    Agent, Backup, BackupEntry, CheckWorkspaceCreationResponse, GetStorageUsageResponse,
+    Integration, KeyRotation, ListAgentsResponse, ListBackupsResponse, ListKeysResponse,
+    ListRestoresResponse, ListWorkersResponse, PreviewRetentionResponse, RegisterAgentResponse,
+    Restore, Schedule, Source, VerifyBackupResponse, WatchVerificationResponse,
 };
 use serde_json::Value;
 
@@ -57,6 +57,7 @@ documents!(
     Agent,
     Backup,
     BackupEntry,
+    CheckWorkspaceCreationResponse,
     GetStorageUsageResponse,
     Integration,
     KeyRotation,

@@ -71,7 +71,15 @@ pub fn restore(restore: &Restore) -> Vec<String> {
             ),
         ),
         ("backup", restore.backup_id.clone()),
-        ("new agent", human::printable(&plan.agent_id)),
+        (
+            if restore.in_place {
+                "in place of"
+            } else {
+                "new agent"
+            },
+            human::printable(&plan.agent_id),
+        ),
+        ("safety backup", restore.safety_backup_id.clone()),
         ("name", human::printable(&plan.display_name)),
         ("workspace", human::printable(&plan.workspace_id)),
         ("target", target(restore)),

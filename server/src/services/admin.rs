@@ -1,20 +1,24 @@
 //! AdminService: running the platform. Served on the administrators' listener only.
 //!
 //! One file for each group of rpcs in `admin/`; here every rpc only says who may and who does it.
-//! `access::may_administer` comes before anything else.
+//! `access::may_administer` (of admission `access::may_ask_for_admission`) comes before anything else.
 
 use std::sync::Arc;
 
 use proto::backup::v1::{
-    GetKeyRotationRequest, GetKeyRotationResponse, ListKeysRequest, ListKeysResponse,
-    ListWorkersRequest, ListWorkersResponse, RotateKeysRequest, RotateKeysResponse,
-    WatchKeyRotationRequest, WatchKeyRotationResponse, admin_service_server::AdminService,
+    CheckWorkspaceCreationRequest, CheckWorkspaceCreationResponse, GetKeyRotationRequest,
+    GetKeyRotationResponse, ListKeysRequest, ListKeysResponse, ListWorkersRequest,
+    ListWorkersResponse, RestoreInPlaceRequest, RestoreInPlaceResponse, RotateKeysRequest,
+    RotateKeysResponse, WatchKeyRotationRequest, WatchKeyRotationResponse,
+    admin_service_server::AdminService,
 };
 use tonic::{Request, Response, Status, async_trait};
 
 use super::Call;
 use crate::{access, feed::FeedStream, state::State, status::ApiError};
 
+mod admission;
+mod in_place;
 mod keys;
 mod workers;
 
@@ -77,5 +81,21 @@ impl AdminService for Admin {
         Ok(Response::new(
             self.watch_rotation(admitted(request)?).await?,
         ))
+    }
+
+    async fn restore_in_place(
+        &self,
+        request: Request<RestoreInPlaceRequest>,
+    ) -> Result<Response<RestoreInPlaceResponse>, Status> {
+        Ok(Response::new(self.in_place(admitted(request)?).await?))
+    }
+
+    async fn check_workspace_creation(
+        &self,
+        request: Request<CheckWorkspaceCreationRequest>,
+    ) -> Result<Response<CheckWorkspaceCreationResponse>, Status> {
+        let call = Call::of(request)?;
+        access::may_ask_for_admission(&call.caller)?;
+        Ok(Response::new(self.admission(call).await?))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use catalog::{AgentFilter, NewAgent, PageRequest};
+use catalog::{AgentFilter, BackupsOfGone, NewAgent, PageRequest};
 use proto::backup::v1::{
     Agent, DeregisterAgentRequest, DeregisterAgentResponse, GetAgentRequest, GetAgentResponse,
     ListAgentsRequest, ListAgentsResponse, RegisterAgentRequest, RegisterAgentResponse,
@@ -113,18 +113,29 @@ impl Agents {
         let request = call.message;
         let mut checks = Checks::new();
         checks.id("agent_id", &request.agent_id);
+        checks.that(
+            !(request.keep_backups && (request.delete_backups || request.crypto_erase)),
+            "keep_backups",
+            "can't be set together with delete_backups or crypto_erase",
+        );
         checks.done()?;
         let catalog = &self.state.catalog;
         if request.crypto_erase {
             catalog.erase_agent(&request.agent_id, now_ms()).await?;
         } else {
+            let of_backups = match (request.delete_backups, request.keep_backups) {
+                (true, _) => BackupsOfGone::Deleted,
+                (_, true) => BackupsOfGone::Kept,
+                _ => BackupsOfGone::None,
+            };
             catalog
-                .deregister_agent(&request.agent_id, request.delete_backups, now_ms())
+                .deregister_agent(&request.agent_id, of_backups, now_ms())
                 .await?;
         }
         tracing::info!(
             agent_id = request.agent_id,
             delete_backups = request.delete_backups,
+            keep_backups = request.keep_backups,
             crypto_erase = request.crypto_erase,
             "agent deregistered"
         );

@@ -51,6 +51,7 @@ async fn an_agent_is_registered_changed_and_forgotten() {
         agent_id: "one".into(),
         delete_backups: false,
         crypto_erase: false,
+        keep_backups: false,
     };
     agents.deregister_agent(request()).await.unwrap();
     let status = agents.deregister_agent(request()).await.unwrap_err();

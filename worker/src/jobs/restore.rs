@@ -1,10 +1,10 @@
-//! Restore: vault to a new agent.
+//! Restore: vault to a new agent, or in place of the agent itself.
 
 use std::sync::Arc;
 
-use catalog::{JobState, NewAgent, Restore, RestoreResult};
+use catalog::{InPlaceResult, JobState, NewAgent, Restore, RestoreResult};
 use prost::Message as _;
-use proto::backup::v1::Integration;
+use proto::backup::v1::{DockerSource, Integration, Source, source::Kind};
 use vault::BackupReader;
 
 use super::{backup::manifest_ref, open_vault, rolled_back};
@@ -29,6 +29,7 @@ pub(super) async fn run(context: &Arc<JobContext>) -> Result<(), JobError> {
             restore_id: restore.restore_id.clone(),
             attempt: context.lease.attempt,
             plan: restore.plan.clone(),
+            in_place: restore.in_place,
             decisions: restore.decisions.clone(),
             cancel: context.stop.token().clone(),
             meter: context.meter.clone(),
@@ -73,18 +74,46 @@ async fn make(
     context.check_held().await?;
     target.publish().await?;
     fail::fail_point!("worker-restore-published");
-    let result = result(context, restore, restored, integrations);
-    let fence = context.fence();
-    let completed = context
-        .persist(|| {
-            let catalog = &worker.catalog;
-            catalog.complete_restore(&fence, result.clone(), now_ms())
-        })
-        .await;
+    let (catalog, fence) = (&worker.catalog, context.fence());
+    let completed = if restore.in_place {
+        let result = InPlaceResult {
+            source: moved(context, restored.source),
+            warnings: restored.warnings,
+            progress: Some(ended(context.progress())),
+        };
+        context
+            .persist(|| catalog.complete_in_place(&fence, result.clone(), now_ms()))
+            .await
+    } else {
+        let result = result(context, restore, restored, integrations);
+        context
+            .persist(|| catalog.complete_restore(&fence, result.clone(), now_ms()))
+            .await
+    };
     fail::fail_point!("worker-restore-completed");
     match completed {
         Err(JobError::Lost) if is_completed(context).await => Ok(()),
         completed => completed.map(drop),
+    }
+}
+
+/// Where the agent's state lives after a restore in place: as it is registered, but never by the
+/// id of a container that is gone.
+fn moved(context: &JobContext, made: Source) -> Source {
+    let registered = context.lease.agent.as_ref();
+    match (
+        registered.and_then(|agent| agent.source.kind.clone()),
+        made.kind,
+    ) {
+        (Some(Kind::Docker(registered)), Some(Kind::Docker(made))) => Source {
+            kind: Some(Kind::Docker(DockerSource {
+                container: made.container,
+                ..registered
+            })),
+        },
+        (registered, made) => Source {
+            kind: registered.or(made),
+        },
     }
 }
 

@@ -230,7 +230,7 @@ async fn nothing_stays_of_an_agent_that_goes_with_its_backups() {
     done(&site, "agent").await;
     let catalog = &site.catalog;
     catalog
-        .deregister_agent("agent", true, now_ms())
+        .deregister_agent("agent", catalog::BackupsOfGone::Deleted, now_ms())
         .await
         .unwrap();
     for _ in 0..1000 {

@@ -68,6 +68,7 @@ async fn clear(worker: &Shared, job: &Job) -> anyhow::Result<()> {
             restore_id: restore.restore_id,
             attempt: job.attempt,
             plan: restore.plan,
+            in_place: restore.in_place,
             decisions: restore.decisions,
             cancel: worker.shutdown.clone(),
             meter: Arc::new(Meter::default()),

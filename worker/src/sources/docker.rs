@@ -38,7 +38,7 @@ mod pause;
 mod pax;
 mod plan;
 mod resolve;
-mod runtime;
+pub(crate) mod runtime;
 mod second_look;
 
 use capture::Capture;

@@ -9,6 +9,7 @@
 //!
 //! - `tree`: makes the entries, one after another
 //! - `flusher`: brings it to the disk
+//! - `in_place`: the same in place of a folder that is there
 //! - `metadata`: owners, attributes, modes, times
 //! - [`salvage`]: a folder made by hand, of a backup of which not all may be left
 //! - `warnings`: what the new agent has not quite as the backup has it
@@ -48,6 +49,7 @@ use crate::{
 };
 
 mod flusher;
+mod in_place;
 mod metadata;
 pub mod salvage;
 mod tree;
@@ -109,11 +111,26 @@ impl DirectoryTarget {
 #[async_trait]
 impl Target for DirectoryTarget {
     async fn clean(&self) -> Result<(), TargetError> {
-        self.blocking(Place::clean).await
+        self.blocking(|place| {
+            if place.context.in_place {
+                place.put_back()
+            } else {
+                place.clean()
+            }
+        })
+        .await
     }
 
     async fn abandon(&self) -> Result<(), TargetError> {
-        self.blocking(Place::abandon).await
+        self.blocking(|place| {
+            if place.context.in_place {
+                // The next attempt finds what this one made, and what it put aside.
+                Ok(())
+            } else {
+                place.abandon()
+            }
+        })
+        .await
     }
 
     async fn write(&self, reader: BackupReader) -> Result<Restored, TargetError> {
@@ -121,11 +138,25 @@ impl Target for DirectoryTarget {
     }
 
     async fn publish(&self) -> Result<(), TargetError> {
-        self.blocking(Place::publish).await
+        self.blocking(|place| {
+            if place.context.in_place {
+                place.exchange()
+            } else {
+                place.publish()
+            }
+        })
+        .await
     }
 
     async fn settle(&self) -> Result<(), TargetError> {
-        self.blocking(Place::settle).await
+        self.blocking(|place| {
+            if place.context.in_place {
+                place.remove_old()
+            } else {
+                place.settle()
+            }
+        })
+        .await
     }
 }
 
@@ -215,7 +246,11 @@ impl Place {
             )),
             RootError::Denied(message) => TargetError::Unusable(message),
         })?;
-        self.check_free(&parent, name)?;
+        if self.context.in_place {
+            self.check_there(&parent, name)?;
+        } else {
+            self.check_free(&parent, name)?;
+        }
         let hidden = self.hidden(self.context.attempt);
         let failed = |error| self.unwritable(error);
         mkdirat(&parent, &hidden, Mode::RWXU).map_err(failed)?;

@@ -9,6 +9,7 @@
 //! - `choices`: what was decided; `config`: from the backup's description to a new container's
 //! - `mounts`: new volumes, and what becomes of bind mounts
 //! - `upload`: contents into the container; `archive`: as the engine takes them
+//! - `in_place`: the same in place of a container that is there
 //! - `leftovers`: finds and removes what carries a restore's labels
 //! - `warnings`: what the new agent has not quite as the backup has it
 
@@ -16,7 +17,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bollard::{
-    models::{ContainerCreateBody, EndpointSettings, NetworkConnectRequest},
+    models::{ContainerCreateBody, NetworkConnectRequest},
     query_parameters::{
         CreateContainerOptionsBuilder, RenameContainerOptionsBuilder, StartContainerOptions,
     },
@@ -38,6 +39,7 @@ mod archive;
 mod choices;
 mod config;
 mod image;
+mod in_place;
 mod leftovers;
 mod mounts;
 mod upload;
@@ -45,6 +47,7 @@ mod warnings;
 mod without;
 
 use choices::Choices;
+use in_place::Original;
 use leftovers::Mark;
 use mounts::Mounts;
 use upload::{Part, Upload};
@@ -85,11 +88,18 @@ struct Container {
 impl Target for Container {
     async fn clean(&self) -> Result<(), TargetError> {
         let engine = self.connect().await?;
+        if self.context.in_place {
+            let name = &self.target.container_name;
+            return in_place::put_back(&engine, &self.mark, name).await;
+        }
         leftovers::remove_up_to(&engine, &self.mark).await
     }
 
     async fn abandon(&self) -> Result<(), TargetError> {
         let engine = self.connect().await?;
+        if self.context.in_place {
+            return in_place::abandon(&engine, &self.mark).await;
+        }
         leftovers::remove_hidden(&engine, &self.mark).await
     }
 
@@ -100,6 +110,9 @@ impl Target for Container {
 
     async fn publish(&self) -> Result<(), TargetError> {
         let engine = self.connect().await?;
+        if self.context.in_place {
+            return in_place::exchange(&engine, &self.mark).await;
+        }
         let hidden = self.mark.container_name();
         let name = &self.target.container_name;
         let options = RenameContainerOptionsBuilder::new().name(name).build();
@@ -127,6 +140,9 @@ impl Target for Container {
     }
 
     async fn settle(&self) -> Result<(), TargetError> {
+        if self.context.in_place {
+            return in_place::remove_old(&self.connect().await?, &self.mark).await;
+        }
         // Labels stay for ever; whoever comes for them later asks the catalog first.
         Ok(())
     }
@@ -157,13 +173,19 @@ impl Container {
     async fn make(&self, engine: &Engine, reader: BackupReader) -> Result<Restored, TargetError> {
         let manifest = reader.manifest();
         let source = api::Source::decode(manifest.source.as_slice()).unwrap_or_default();
-        let (Some(runtime), Some(Kind::Docker(original))) = (&manifest.runtime, source.kind) else {
+        let (Some(runtime), Some(Kind::Docker(registered))) = (&manifest.runtime, source.kind)
+        else {
             return Err(TargetError::Unusable(
                 "the backup is not one of a container: restore it into a folder".to_owned(),
             ));
         };
         let description = config::Description::read(runtime)?;
-        let choices = Choices::of(&self.context.decisions);
+        let (choices, original) = if self.context.in_place {
+            let find = Original::find(engine, &self.target.container_name);
+            (Choices::same(), Some(self.within(find).await?))
+        } else {
+            (Choices::of(&self.context.decisions), None)
+        };
         let mut warnings = Warnings::default();
         let prepared = self
             .within(self.prepare(engine, runtime, &choices, &mut warnings))
@@ -177,6 +199,7 @@ impl Container {
             runtime,
             &description,
             &choices,
+            original.as_ref(),
             &reader,
             &mut warnings,
         )
@@ -194,7 +217,7 @@ impl Container {
         .await?;
         let networks = config::Networks::of(&description, &choices);
         self.within(check_networks(engine, &networks)).await?;
-        let body = config::body(
+        let mut body = config::body(
             &description,
             &choices,
             &networks,
@@ -203,6 +226,10 @@ impl Container {
             &self.mark,
             &mut warnings,
         );
+        if let Some(original) = &original {
+            let labels = original.labels(mounts.filled_targets());
+            body.labels.get_or_insert_default().extend(labels);
+        }
         let is_read_only = description.is_read_only();
         let container = self
             .create(engine, &self.mark.container_name(), body)
@@ -236,13 +263,12 @@ impl Container {
             upload.run(&container, Part::All, &mut warnings).await?;
         }
         self.context.meter.set_phase(Phase::Committing);
+        let name = self.target.container_name.clone();
         Ok(Restored {
             source: SourceMessage {
                 kind: Some(Kind::Docker(api::DockerSource {
-                    container: self.target.container_name.clone(),
-                    paths: original.paths,
-                    consistency: original.consistency,
-                    hooks: original.hooks,
+                    container: original.map_or(name, |original| original.name),
+                    ..registered
                 })),
             },
             warnings: warnings.into_messages(),
@@ -257,6 +283,7 @@ impl Container {
         warnings: &mut Warnings,
     ) -> Result<image::Chosen, TargetError> {
         match engine.inspect(&self.target.container_name).await {
+            Ok(_) if self.context.in_place => {}
             Ok(_) => return Err(self.name_taken()),
             Err(error) if error.is_missing() => {}
             Err(error) => return Err(engine_failed(error)),
@@ -319,10 +346,10 @@ async fn connect_networks(
     container: &str,
     networks: &config::Networks,
 ) -> Result<(), TargetError> {
-    for network in &networks.further {
+    for (network, settings) in &networks.further {
         let request = NetworkConnectRequest {
             container: container.to_owned(),
-            endpoint_config: Some(EndpointSettings::default()),
+            endpoint_config: Some(settings.clone()),
         };
         let call = engine.docker().connect_network(network, request);
         limited("connect to the network", call)

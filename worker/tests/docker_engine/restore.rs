@@ -52,6 +52,7 @@ impl<'a> Restores<'a> {
                 target: Some(restore_plan::Target::Docker(target)),
                 ..RestorePlan::default()
             },
+            in_place: false,
             decisions: decisions
                 .iter()
                 .map(|(id, choice)| RestoreDecision {

@@ -109,7 +109,7 @@ pub(super) async fn list(
     let listing = Listing::new("backups", [request.agent_id.as_bytes(), &wished]);
     let after = listing.open_text(&request.page_token)?;
     if !request.agent_id.is_empty() {
-        access::agent_for(state, &call.caller, &request.agent_id).await?;
+        access::agent_or_kept_for(state, &call.caller, &request.agent_id).await?;
     }
     let filter = BackupFilter {
         owner_id: access::owner_scope(&call.caller),
@@ -219,7 +219,7 @@ pub(super) async fn usage(
     checks.optional_id("agent_id", &agent_id);
     checks.done()?;
     if !agent_id.is_empty() {
-        access::agent_for(state, &call.caller, &agent_id).await?;
+        access::agent_or_kept_for(state, &call.caller, &agent_id).await?;
     }
     let owner_id = access::owner_scope(&call.caller);
     let usage = state

@@ -207,7 +207,8 @@ pub(crate) async fn limited<T>(
     limited_to(ANSWER_MAX, action, call).await
 }
 
-async fn limited_to<T>(
+/// The same with a limit of its own.
+pub(crate) async fn limited_to<T>(
     limit: Duration,
     action: &'static str,
     call: impl Future<Output = Result<T, Error>>,

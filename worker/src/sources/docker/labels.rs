@@ -12,5 +12,24 @@ pub(crate) const IMAGE_ID: &str = "nora.backup.image_id";
 /// Paths that the agent had removed from that image, as a JSON array of text.
 pub(crate) const DELETED_PATHS: &str = "nora.backup.deleted_paths";
 
+/// Id of the container that this one replaces.
+pub(crate) const REPLACES: &str = "nora.backup.replaces";
+/// That container's name.
+pub(crate) const REPLACES_NAME: &str = "nora.backup.replaces_name";
+/// Whether it ran: "true" or "false".
+pub(crate) const REPLACES_RUNNING: &str = "nora.backup.replaces_running";
+/// Its volumes that were replaced, as a JSON array of names.
+pub(crate) const REPLACES_VOLUMES: &str = "nora.backup.replaces_volumes";
+
 /// All of them.
-pub(crate) const ALL: [&str; 5] = [RESTORE_ID, RESTORE_ATTEMPT, IMAGE, IMAGE_ID, DELETED_PATHS];
+pub(crate) const ALL: [&str; 9] = [
+    RESTORE_ID,
+    RESTORE_ATTEMPT,
+    IMAGE,
+    IMAGE_ID,
+    DELETED_PATHS,
+    REPLACES,
+    REPLACES_NAME,
+    REPLACES_RUNNING,
+    REPLACES_VOLUMES,
+];

@@ -21,7 +21,7 @@ pub(super) struct Captured<'a> {
 }
 
 /// Whether something mounted is a volume.
-pub(super) fn is_volume(mount: &MountPoint) -> bool {
+pub(crate) fn is_volume(mount: &MountPoint) -> bool {
     matches!(mount.typ.as_deref(), Some("volume" | "cluster"))
 }
 

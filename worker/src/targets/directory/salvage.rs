@@ -98,6 +98,7 @@ pub async fn restore_to_folder(
         restore_id: uuid::Uuid::now_v7().to_string(),
         attempt: 1,
         plan: RestorePlan::default(),
+        in_place: false,
         decisions: Vec::new(),
         cancel: spec.cancel,
         meter: spec.meter,

@@ -8,6 +8,7 @@ use proto::backup::v1::{RestoreDecision, restore_decision::Kind};
 pub(super) struct Choices {
     by_id: HashMap<String, String>,
     image: Option<String>,
+    keeps_all: bool,
 }
 
 /// What becomes of something that can't be copied as it was.
@@ -36,7 +37,22 @@ impl Choices {
                 .map(|decision| (decision.decision_id.clone(), decision.choice.clone()))
                 .collect(),
             image,
+            keeps_all: false,
         }
+    }
+
+    /// Everything as it was: the container takes the place of the one that had it.
+    pub(super) fn same() -> Self {
+        Self {
+            by_id: HashMap::new(),
+            image: None,
+            keeps_all: true,
+        }
+    }
+
+    /// Whether everything is as it was.
+    pub(super) fn keeps_all(&self) -> bool {
+        self.keeps_all
     }
 
     /// The image that was named instead.
@@ -73,6 +89,7 @@ impl Choices {
             Some("same") => Choice::Same,
             Some("random") => Choice::Random,
             Some("volume") => Choice::Volume,
+            None if self.keeps_all => Choice::Same,
             _ => Choice::Drop,
         }
     }

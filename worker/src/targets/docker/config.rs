@@ -3,11 +3,11 @@
 //! What is taken over is named here, field by field: what is not named would share something with
 //! the original, or reach beyond the container, and is left out.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use bollard::models::{
-    ContainerConfig, ContainerCreateBody, ContainerInspectResponse, HostConfig,
-    HostConfigCgroupnsModeEnum, PortBinding,
+    ContainerConfig, ContainerCreateBody, ContainerInspectResponse, EndpointSettings, HostConfig,
+    HostConfigCgroupnsModeEnum, NetworkingConfig, PortBinding,
 };
 use proto::vault::v1::RuntimeDocument;
 
@@ -30,7 +30,7 @@ pub(super) struct Description {
     id: String,
     config: ContainerConfig,
     pub(super) host: HostConfig,
-    networks: BTreeSet<String>,
+    networks: BTreeMap<String, EndpointSettings>,
     ports: Vec<String>,
 }
 
@@ -49,7 +49,7 @@ impl Description {
             id: inspect.id.unwrap_or_default(),
             config: inspect.config.unwrap_or_default(),
             host: inspect.host_config.unwrap_or_default(),
-            networks: settings.networks.unwrap_or_default().into_keys().collect(),
+            networks: settings.networks.unwrap_or_default().into_iter().collect(),
             ports: settings.ports.unwrap_or_default().into_keys().collect(),
         })
     }
@@ -57,6 +57,21 @@ impl Description {
     /// Whether the container may not write to its own root.
     pub(super) fn is_read_only(&self) -> bool {
         self.host.readonly_rootfs == Some(true)
+    }
+
+    /// How it was connected to a network, as far as that was wished and not given.
+    fn endpoint(&self, settings: &EndpointSettings) -> EndpointSettings {
+        let aliases = settings.aliases.clone().map(|mut all| {
+            all.retain(|alias| alias.len() != SHORT_ID || !self.id.starts_with(alias.as_str()));
+            all
+        });
+        EndpointSettings {
+            aliases,
+            ipam_config: settings.ipam_config.clone(),
+            links: settings.links.clone(),
+            driver_opts: settings.driver_opts.clone(),
+            ..EndpointSettings::default()
+        }
     }
 
     fn network_mode(&self) -> &str {
@@ -67,8 +82,10 @@ impl Description {
 /// The networks of the new container.
 pub(super) struct Networks {
     mode: String,
-    /// Those that it is connected to beyond the first.
-    pub(super) further: Vec<String>,
+    /// Those that it is connected to beyond the first, and how.
+    pub(super) further: Vec<(String, EndpointSettings)>,
+    /// How it is connected to the first, where that is not left to the engine.
+    first: Option<EndpointSettings>,
 }
 
 impl Networks {
@@ -80,13 +97,21 @@ impl Networks {
             _ => "default",
         };
         let alone = mode == "none" || mode == "host" || mode.starts_with("container:");
+        let connected = |name: &String| match description.networks.get(name) {
+            // Addresses and names in the network are the original's, or the one's that takes its
+            // place.
+            Some(settings) if choices.keeps_all() => description.endpoint(settings),
+            _ => EndpointSettings::default(),
+        };
+        let is_own = description.networks.contains_key(mode) && mode != "bridge";
         Self {
             mode: mode.to_owned(),
+            first: (choices.keeps_all() && is_own && !alone).then(|| connected(&mode.to_owned())),
             further: description
                 .networks
-                .iter()
+                .keys()
                 .filter(|name| !alone && *name != mode && choices.keeps_network(name))
-                .cloned()
+                .map(|name| (name.clone(), connected(name)))
                 .collect(),
         }
     }
@@ -98,7 +123,7 @@ impl Networks {
         (!built_in)
             .then_some(self.mode.as_str())
             .into_iter()
-            .chain(self.further.iter().map(String::as_str))
+            .chain(self.further.iter().map(|(name, _)| name.as_str()))
     }
 }
 
@@ -137,11 +162,14 @@ pub(super) fn body(
         working_dir: config.working_dir,
         entrypoint: config.entrypoint,
         network_disabled: config.network_disabled,
-        labels: Some(labels_of(config.labels, image, mark, warnings)),
+        labels: Some(labels_of(config.labels, image, mark, choices, warnings)),
         stop_signal: config.stop_signal,
         stop_timeout: config.stop_timeout,
         shell: config.shell,
         host_config: Some(host(description, choices, networks, mounts, warnings)),
+        networking_config: networks.first.clone().map(|first| NetworkingConfig {
+            endpoints_config: Some(HashMap::from([(networks.mode.clone(), first)])),
+        }),
         ..ContainerCreateBody::default()
     }
 }
@@ -166,12 +194,13 @@ fn labels_of(
     original: Option<HashMap<String, String>>,
     image: &Image,
     mark: &Mark,
+    choices: &Choices,
     warnings: &mut Warnings,
 ) -> HashMap<String, String> {
     let mut all = original.unwrap_or_default();
     all.retain(|name, _| !labels::ALL.contains(&name.as_str()));
     let before = all.len();
-    all.retain(|name, _| !name.starts_with(COMPOSE));
+    all.retain(|name, _| !name.starts_with(COMPOSE) || choices.keeps_all());
     if all.len() < before {
         warnings.add(
             "the labels of Docker Compose are left out: it would take the new container for the \
@@ -191,10 +220,12 @@ fn host(
     warnings: &mut Warnings,
 ) -> HostConfig {
     let host = description.host.clone();
+    let host_has_links = host.links.as_ref().is_some_and(|links| !links.is_empty());
     if host.auto_remove == Some(true) {
         warnings.add("the original is removed when it ends; the new container stays");
     }
-    if host.links.as_ref().is_some_and(|links| !links.is_empty()) {
+    let links = host.links.filter(|_| choices.keeps_all());
+    if links.is_none() && host_has_links {
         warnings.add("links to other containers are left out: connect it by a network");
     }
     let keeps = |name: &str| choices.keeps_privilege(name);
@@ -238,6 +269,8 @@ fn host(
         // What was decided.
         network_mode: Some(networks.mode.clone()),
         port_bindings: Some(ports(description, choices)),
+        publish_all_ports: host.publish_all_ports.filter(|_| choices.keeps_all()),
+        links,
         mounts: Some(mounts.of_container()),
         privileged: Some(host.privileged == Some(true) && keeps("privileged")),
         cap_add: host.cap_add.map(|mut all| {

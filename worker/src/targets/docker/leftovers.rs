@@ -129,6 +129,19 @@ pub(super) async fn remove_container(engine: &Engine, id: &str) -> Result<(), Ta
     gone(limited("remove a container that a restore made", call).await)
 }
 
+/// The containers that this attempt and those before it made, each with its attempt.
+pub(super) async fn made_up_to(
+    engine: &Engine,
+    mark: &Mark,
+) -> Result<Vec<(String, u32)>, TargetError> {
+    let all = containers(engine, mark).await?;
+    Ok(all
+        .into_iter()
+        .filter(|container| container.attempt <= mark.attempt)
+        .map(|container| (container.id, container.attempt))
+        .collect())
+}
+
 struct Found {
     id: String,
     attempt: u32,

@@ -8,6 +8,7 @@ use super::{
     choices::{Choice, Choices},
     config::Description,
     engine_failed,
+    in_place::Original,
     leftovers::Mark,
     warnings::Warnings,
 };
@@ -50,6 +51,7 @@ impl Mounts {
         runtime: &RuntimeDocument,
         description: &Description,
         choices: &Choices,
+        original: Option<&Original>,
         reader: &BackupReader,
         warnings: &mut Warnings,
     ) -> Result<Self, TargetError> {
@@ -74,6 +76,12 @@ impl Mounts {
                 "bind" => match choices.bind_mount(target) {
                     Choice::Volume => {}
                     Choice::Same => {
+                        if original.is_some() && document.captured {
+                            warnings.add(format!(
+                                "the host's folder at {target} stays as it is: its contents are \
+                                 not restored"
+                            ));
+                        }
                         this.keep_bind(document, place);
                         continue;
                     }
@@ -93,9 +101,26 @@ impl Mounts {
                     continue;
                 }
             }
+            let is_whole = captured.iter().any(|path| is_within(&place, path));
+            if let Some(original) = original {
+                if !document.captured {
+                    let name = original.volume_at(target).unwrap_or(&document.source);
+                    warnings.add(format!(
+                        "the volume at {target} stays as it is: the backup does not hold its \
+                         contents"
+                    ));
+                    this.keep_volume(document, name, place);
+                    continue;
+                }
+                if !is_whole {
+                    return Err(TargetError::Unusable(format!(
+                        "the backup holds only a part of the volume at {target}: the rest would be \
+                         lost; restore the backup as a new agent"
+                    )));
+                }
+            }
             let name =
                 make_volume(engine, mark, &context.plan.agent_id, document, &mut number).await?;
-            let is_whole = captured.iter().any(|path| is_within(&place, path));
             if !document.captured {
                 warnings.add(format!(
                     "the volume at {target} is new: the backup does not hold its contents"
@@ -134,6 +159,20 @@ impl Mounts {
             all: Vec::new(),
             dropped: Vec::new(),
         }
+    }
+
+    fn keep_volume(&mut self, document: &MountDocument, name: &str, place: Vec<u8>) {
+        self.all.push(Mounted {
+            place,
+            mount: Mount {
+                target: Some(document.target.clone()),
+                source: Some(name.to_owned()),
+                typ: Some(MountType::VOLUME),
+                read_only: Some(document.read_only),
+                ..Mount::default()
+            },
+            is_filled: false,
+        });
     }
 
     fn keep_bind(&mut self, document: &MountDocument, place: Vec<u8>) {
@@ -188,6 +227,12 @@ impl Mounts {
     pub(super) fn some_read_only(&self) -> bool {
         self.filled()
             .any(|mounted| mounted.mount.read_only == Some(true))
+    }
+
+    /// Where volumes are that take contents.
+    pub(super) fn filled_targets(&self) -> impl Iterator<Item = &str> {
+        self.filled()
+            .filter_map(|mounted| mounted.mount.target.as_deref())
     }
 
     fn filled(&self) -> impl Iterator<Item = &Mounted> {

@@ -180,6 +180,11 @@ fn decisions_are_kept_to() {
     assert_eq!(host.pid_mode.as_deref(), Some("host"));
     assert_eq!(host.security_opt.unwrap().len(), 2);
     assert_eq!(host.network_mode.as_deref(), Some("inner"));
-    assert_eq!(networks.further, ["outer"]);
+    let further: Vec<&str> = networks
+        .further
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .collect();
+    assert_eq!(further, ["outer"]);
     assert_eq!(networks.named().collect::<Vec<_>>(), ["inner", "outer"]);
 }
