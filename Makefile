@@ -17,7 +17,7 @@ DENY_VERSION := 0.20.2
 COUNTS = awk '/^test result:/ { p += $$4; f += $$6; i += $$8; s++ } \
 	END { printf "\n%d suites: %d passed, %d failed, %d ignored\n", s, p, f, i }'
 
-.PHONY: help demo build test test-unit test-e2e lint lint-form lint-rust lint-api lint-bench lint-sdk sdk fmt bench bench-local bench-fleet bench-big chaos audit fleet services services-down
+.PHONY: help demo build test test-unit test-e2e lint lint-form lint-rust lint-api lint-bench lint-sdk sdk fmt bench bench-local bench-fleet bench-scale bench-big chaos audit fleet services services-down
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,7 +65,7 @@ fmt: $(BUF) ## put everything into form
 	cargo fmt --all
 	$(BUF) format -w
 
-bench: bench-local bench-fleet ## all figures (MIB=64 RUNS=1: a quick try; ARGS=--disk: not in memory)
+bench: bench-local bench-fleet bench-scale ## all figures (MIB=64 RUNS=1: a quick try; ARGS=--disk: not in memory)
 
 bench-local: ## one machine, beside restic and tar|zstd|age
 	cargo build --package nora-backup-tests --bin services
@@ -76,6 +76,11 @@ bench-fleet: ## servers and workers: how soon, how many, how it comes back (AWAY
 	cargo build --release --workspace --bins
 	$(TARGET)/release/services run --only postgresql,rabbitmq -- $(TARGET)/release/fleet-bench > $(TARGET)/bench-fleet.json
 	python3 bench/rows.py $(TARGET)/bench/latest.json < $(TARGET)/bench-fleet.json
+
+bench-scale: ## very many schedules and lists (SCHEDULES=1000 BACKUPS=10000: a quick try)
+	cargo build --release --workspace --bins
+	$(TARGET)/release/services run --only postgresql,rabbitmq -- $(TARGET)/release/scale-bench > $(TARGET)/bench-scale.json
+	python3 bench/rows.py $(TARGET)/bench/latest.json < $(TARGET)/bench-scale.json
 
 bench-big: ## the same, with memory at 8 GiB
 	$(MAKE) bench-local BIG=8192

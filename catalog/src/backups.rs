@@ -2,8 +2,9 @@
 
 use prost::Message as _;
 use sea_orm::{
-    ActiveModelTrait as _, ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _,
-    QuerySelect as _,
+    ActiveEnum as _, ActiveModelTrait as _, ColumnTrait as _, EntityTrait as _, Iterable as _,
+    QueryFilter as _, QueryOrder as _, QuerySelect as _, QueryTrait as _, Select,
+    sea_query::{Query, UnionType},
 };
 
 use crate::{
@@ -80,23 +81,8 @@ impl Catalog {
         filter: &BackupFilter,
         page: &PageRequest,
     ) -> Result<Page<Backup>, CatalogError> {
-        let mut query = backups::Entity::find()
-            .order_by_desc(backups::Column::BackupId)
-            .limit(pages::limit(page) + 1);
-        if let Some(owner_id) = &filter.owner_id {
-            query = query.filter(backups::Column::OwnerId.eq(owner_id));
-        }
-        if let Some(agent_id) = &filter.agent_id {
-            query = query.filter(backups::Column::AgentId.eq(agent_id));
-        }
-        if !filter.states.is_empty() {
-            query = query.filter(backups::Column::State.is_in(filter.states.iter().copied()));
-        }
-        if let Some(after) = &page.after {
-            query = query.filter(backups::Column::BackupId.lt(after));
-        }
-        let rows = query.find_also_related(jobs::Entity).all(self.read()).await;
-        let rows = rows.doing("list backups")?;
+        let query = listed(filter, page).find_also_related(jobs::Entity);
+        let rows = query.all(self.read()).await.doing("list backups")?;
         pages::page(page, rows, stored::backup, |backup| &backup.backup_id)
     }
 
@@ -158,6 +144,54 @@ pub(crate) fn not_found(backup_id: &str) -> CatalogError {
     CatalogError::BackupNotFound {
         backup_id: backup_id.to_owned(),
     }
+}
+
+/// A page, and one more, of what the filter lets through, newest first.
+///
+/// An index is in the order of the list for one state, or for any. Of several states the newest of
+/// each are taken, and of these the newest: in one statement, so that none changes between.
+fn listed(filter: &BackupFilter, page: &PageRequest) -> Select<backups::Entity> {
+    let limit = pages::limit(page) + 1;
+    let states: Vec<BackupState> = BackupState::iter()
+        .filter(|state| filter.states.contains(state))
+        .collect();
+    let newest_of = |state: BackupState| {
+        let ids = newest(filter, page, limit)
+            .select_only()
+            .column(backups::Column::BackupId)
+            .filter(backups::Column::State.eq(state));
+        Query::select()
+            .column(backups::Column::BackupId)
+            .from_subquery(ids.into_query(), state.to_value())
+            .to_owned()
+    };
+    let mut query = newest(filter, page, limit);
+    if let [state] = states[..] {
+        query = query.filter(backups::Column::State.eq(state));
+    } else if let Some((first, others)) = states.split_first() {
+        let mut ids = newest_of(*first);
+        for state in others {
+            ids.union(UnionType::All, newest_of(*state));
+        }
+        query = query.filter(backups::Column::BackupId.in_subquery(ids));
+    }
+    query
+}
+
+fn newest(filter: &BackupFilter, page: &PageRequest, limit: u64) -> Select<backups::Entity> {
+    let mut query = backups::Entity::find()
+        .order_by_desc(backups::Column::BackupId)
+        .limit(limit);
+    if let Some(owner_id) = &filter.owner_id {
+        query = query.filter(backups::Column::OwnerId.eq(owner_id));
+    }
+    if let Some(agent_id) = &filter.agent_id {
+        query = query.filter(backups::Column::AgentId.eq(agent_id));
+    }
+    if let Some(after) = &page.after {
+        query = query.filter(backups::Column::BackupId.lt(after));
+    }
+    query
 }
 
 /// Reads a backup that the transaction depends on.
@@ -253,5 +287,56 @@ pub(crate) fn pending(
         end_time_ms: None,
         // Until the restore has succeeded that it is made for.
         protected: new.trigger == Trigger::Safety,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sea_orm::{ConnectionTrait as _, DbBackend};
+
+    use super::*;
+    use crate::CatalogSettings;
+
+    #[tokio::test]
+    async fn any_list_is_read_off_an_index_in_its_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = CatalogSettings::sqlite(folder.path().join("catalog.db"));
+        let catalog = Catalog::connect(&settings).await.unwrap();
+        catalog.migrate().await.unwrap();
+        let some = |yes: bool, text: &str| yes.then(|| text.to_owned());
+        let all: Vec<BackupState> = BackupState::iter().collect();
+        for owner in [false, true] {
+            for agent in [false, true] {
+                for states in [&[], &all[..1], &all[..]] {
+                    for after in [false, true] {
+                        let filter = BackupFilter {
+                            owner_id: some(owner, "owner"),
+                            agent_id: some(agent, "agent"),
+                            states: states.to_vec(),
+                        };
+                        let page = PageRequest {
+                            after: some(after, "backup"),
+                            ..PageRequest::first(50)
+                        };
+                        let mut statement = listed(&filter, &page).build(DbBackend::Sqlite);
+                        statement.sql = format!("EXPLAIN QUERY PLAN {}", statement.sql);
+                        let plan = catalog.read().query_all_raw(statement).await.unwrap();
+                        let plan: Vec<String> = plan
+                            .iter()
+                            .map(|row| row.try_get("", "detail").unwrap())
+                            .collect();
+                        // Of several states, only the few that were found are sorted.
+                        let sorts = plan.iter().any(|step| step.contains("TEMP B-TREE"));
+                        assert!(!sorts || states.len() > 1, "{filter:?}: {plan:#?}");
+                        let scans = |step: &&String| {
+                            step.starts_with("SCAN")
+                                && !step.contains("USING")
+                                && step.contains("backups")
+                        };
+                        assert_eq!(plan.iter().find(scans), None, "{filter:?}: {plan:#?}");
+                    }
+                }
+            }
+        }
     }
 }

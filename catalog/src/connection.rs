@@ -3,7 +3,8 @@
 //! SQLite has one writer at a time. So one connection writes, with `BEGIN
 //! IMMEDIATE`, and writers queue up in this process instead of failing with
 //! "database is locked"; several others read beside it (WAL). PostgreSQL has one
-//! pool for both, and rows that a transaction will change are locked when read.
+//! pool for both, and rows that a transaction will change are locked when read;
+//! nothing there waits without a limit, or makes others wait without one.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -23,6 +24,8 @@ use crate::{CatalogError, CatalogSettings, DatabaseUrl, error::Doing as _, limit
 /// Attempts at what another process may be doing at the same moment (making the
 /// file WAL, migrating), and the wait between two of them.
 const CONTENDED_ATTEMPTS_MAX: u32 = 20;
+/// One holds the right to change the schema, another changes it.
+const MIGRATION_CONNECTIONS: u32 = 2;
 const DIAL_LIMIT: Duration = Duration::from_secs(5);
 const CONTENDED_WAIT: Duration = Duration::from_millis(100);
 /// PostgreSQL's name for the right to change the schema: any number will do that
@@ -34,6 +37,7 @@ pub(crate) struct Connection {
     read: DatabaseConnection,
     write: DatabaseConnection,
     sqlite: bool,
+    url: DatabaseUrl,
     /// Told after each commit that may have made work for the dispatcher.
     work: Arc<Notify>,
 }
@@ -45,18 +49,20 @@ impl Connection {
         if let Some(path) = url.sqlite_path() {
             make_private(path)?;
         }
+        let connections = settings.database_connections;
         let (read, write) = if sqlite {
-            let write = connect(options(url, 1, false)).await?;
-            let read = connect(options(url, settings.database_connections, true)).await?;
+            let write = connect(sqlite_pool(url, 1, false)).await?;
+            let read = connect(sqlite_pool(url, connections, true)).await?;
             (read, write)
         } else {
-            let pool = connect(options(url, settings.database_connections, false)).await?;
+            let pool = connect(postgres_pool(url, connections)).await?;
             (pool.clone(), pool)
         };
         Ok(Self {
             read,
             write,
             sqlite,
+            url: url.clone(),
             work: Arc::default(),
         })
     }
@@ -81,10 +87,21 @@ impl Connection {
     }
 
     pub(crate) async fn migrate(&self) -> Result<(), CatalogError> {
+        if self.sqlite {
+            return self.migrate_on(&self.write).await;
+        }
+        // A change of a large table takes as long as it takes: without limits.
+        let unlimited = connect(pool(&self.url, MIGRATION_CONNECTIONS)).await?;
+        let migrated = self.migrate_on(&unlimited).await;
+        unlimited.close().await.doing("migrate")?;
+        migrated
+    }
+
+    async fn migrate_on(&self, database: &DatabaseConnection) -> Result<(), CatalogError> {
         let mut attempt = 0;
         loop {
             attempt += 1;
-            match self.migrate_once().await {
+            match self.migrate_once(database).await {
                 // Another process may be at it too; the one that comes second
                 // finds its work done.
                 Err(error)
@@ -100,17 +117,17 @@ impl Connection {
 
     /// On PostgreSQL, one process at a time: the lock ends with its transaction,
     /// or with its connection.
-    async fn migrate_once(&self) -> Result<(), CatalogError> {
+    async fn migrate_once(&self, database: &DatabaseConnection) -> Result<(), CatalogError> {
         let lock = if self.sqlite {
             None
         } else {
-            let tx = self.write.begin().await.doing("migrate")?;
+            let tx = database.begin().await.doing("migrate")?;
             let take = format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})");
             tx.execute_unprepared(&take).await.doing("migrate")?;
             Some(tx)
         };
-        Migrator::install(&self.write).await.doing("migrate")?;
-        let applied = Migrator::get_migration_models(&self.write);
+        Migrator::install(database).await.doing("migrate")?;
+        let applied = Migrator::get_migration_models(database);
         let known = Migrator::migrations();
         for applied in applied.await.doing("migrate")? {
             if !known.iter().any(|known| known.name() == applied.version) {
@@ -118,7 +135,7 @@ impl Connection {
                 return Err(CatalogError::Newer { change });
             }
         }
-        Migrator::up(&self.write, None).await.doing("migrate")?;
+        Migrator::up(database, None).await.doing("migrate")?;
         if let Some(lock) = lock {
             lock.commit().await.doing("migrate")?;
         }
@@ -133,10 +150,18 @@ impl Connection {
         Ok(())
     }
 
+    /// What does not end in time, PostgreSQL ends when the process is gone.
     pub(crate) async fn close(self) -> Result<(), CatalogError> {
-        // Readers first: the last connection to an SQLite file empties its log.
-        self.read.close().await.doing("close")?;
-        self.write.close().await.doing("close")
+        let limit = Duration::from_millis(limits::CLOSE_TIMEOUT_MS);
+        let closed = tokio::time::timeout(limit, async {
+            // Readers first: the last connection to an SQLite file empties its log.
+            self.read.close().await.doing("close")?;
+            self.write.close().await.doing("close")
+        });
+        closed.await.unwrap_or_else(|_| {
+            tracing::warn!("the database did not end its last calls in time");
+            Ok(())
+        })
     }
 
     pub(crate) async fn work_added(&self) {
@@ -252,7 +277,7 @@ fn refused(source: &DbErr) -> CatalogError {
     }
 }
 
-fn options(url: &DatabaseUrl, connections: u32, read_only: bool) -> ConnectOptions {
+fn pool(url: &DatabaseUrl, connections: u32) -> ConnectOptions {
     let mut options = ConnectOptions::new(url.expose());
     options
         .max_connections(connections)
@@ -262,14 +287,32 @@ fn options(url: &DatabaseUrl, connections: u32, read_only: bool) -> ConnectOptio
         // Statements hold what tenants wrote: they are not logged.
         .sqlx_logging(false)
         .record_stmt_in_spans(false);
-    if url.is_sqlite() {
-        options
-            // A file does not hang up: connections stay.
-            .idle_timeout(None::<Duration>)
-            .max_lifetime(None::<Duration>)
-            .test_before_acquire(false)
-            .map_sqlx_sqlite_opts(move |sqlite| sqlite_options(sqlite, read_only));
-    }
+    options
+}
+
+fn sqlite_pool(url: &DatabaseUrl, connections: u32, read_only: bool) -> ConnectOptions {
+    let mut options = pool(url, connections);
+    options
+        // A file does not hang up: connections stay.
+        .idle_timeout(None::<Duration>)
+        .max_lifetime(None::<Duration>)
+        .test_before_acquire(false)
+        .map_sqlx_sqlite_opts(move |sqlite| sqlite_options(sqlite, read_only));
+    options
+}
+
+fn postgres_pool(url: &DatabaseUrl, connections: u32) -> ConnectOptions {
+    let mut options = pool(url, connections);
+    options.map_sqlx_postgres_opts(|postgres| {
+        postgres.options([
+            ("lock_timeout", limits::LOCK_TIMEOUT_MS),
+            ("statement_timeout", limits::STATEMENT_TIMEOUT_MS),
+            (
+                "idle_in_transaction_session_timeout",
+                limits::IDLE_IN_TRANSACTION_TIMEOUT_MS,
+            ),
+        ])
+    });
     options
 }
 

@@ -321,7 +321,8 @@ fn is_unavailable(error: &DbErr) -> bool {
     if let Some(refusal) = error.as_database_error() {
         let code = refusal.code().unwrap_or_default();
         // SQLite: BUSY, LOCKED and their extended codes. PostgreSQL: serialization,
-        // deadlock, too many connections, shutting down, connection exceptions.
+        // deadlock, too many connections, shutting down, a lock, a statement or a
+        // transaction that took too long, connection exceptions.
         return matches!(
             code.as_ref(),
             "5" | "6"
@@ -331,6 +332,9 @@ fn is_unavailable(error: &DbErr) -> bool {
                 | "773"
                 | "40001"
                 | "40P01"
+                | "55P03"
+                | "57014"
+                | "25P03"
                 | "53300"
                 | "57P01"
                 | "57P02"

@@ -35,7 +35,7 @@ impl Catalog {
     ) -> Result<ClaimOutcome, CatalogError> {
         let tx = self.begin("claim job").await?;
         let Some(job) = transitions::lock_job(&tx, job_id).await? else {
-            return Ok(ClaimOutcome::Gone);
+            return Ok(ClaimOutcome::Unknown);
         };
         if job.state != JobState::Queued {
             return Ok(ClaimOutcome::Gone);

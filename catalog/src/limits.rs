@@ -19,5 +19,14 @@ pub const BUSY_RETRY_MS: i64 = 15_000;
 pub const BATCH_ROWS_MAX: u64 = 500;
 /// How long a statement waits for another process's SQLite lock.
 pub const SQLITE_BUSY_TIMEOUT_MS: u64 = 10_000;
+/// How long a statement waits for a row that another session of PostgreSQL has locked.
+pub const LOCK_TIMEOUT_MS: u64 = 5_000;
+/// How long PostgreSQL works at one statement.
+pub const STATEMENT_TIMEOUT_MS: u64 = 30_000;
+/// How long PostgreSQL waits within a transaction for its next statement: whoever is silent for
+/// longer is frozen or cut off, and must not keep others from the rows it has locked.
+pub const IDLE_IN_TRANSACTION_TIMEOUT_MS: u64 = 10_000;
+/// How long closing waits for calls that still use a connection.
+pub const CLOSE_TIMEOUT_MS: u64 = 3_000;
 /// How long a call waits for a free connection.
 pub const ACQUIRE_TIMEOUT_MS: u64 = 15_000;

@@ -90,6 +90,20 @@ impl Catalog {
             .collect())
     }
 
+    /// Pools that a worker has served since then, in alphabetical order; of very many the first.
+    pub async fn pools_since(&self, since_ms: i64) -> Result<Vec<String>, CatalogError> {
+        let pools = workers::Entity::find()
+            .select_only()
+            .column(workers::Column::Pool)
+            .distinct()
+            .filter(workers::Column::SeenTimeMs.gte(since_ms))
+            .order_by_asc(workers::Column::Pool)
+            .limit(limits::PAGE_MAX)
+            .into_tuple()
+            .all(self.read());
+        pools.await.doing("read pools")
+    }
+
     /// Forgets workers that gave no sign of life since then.
     pub async fn expire_workers(&self, seen_before_ms: i64) -> Result<u64, CatalogError> {
         let tx = self.begin("expire workers").await?;

@@ -14,6 +14,7 @@ pub mod token;
 /// The rpcs of `nora.backup.v1`, each with the command that calls it.
 pub const CALLS: &[(&str, &str)] = &[
     ("AdminService.ListWorkers", "admin workers"),
+    ("AdminService.ListPools", "admin pools"),
     ("AdminService.ListKeys", "key list"),
     ("AdminService.RotateKeys", "key rotate"),
     ("AdminService.GetKeyRotation", "key status"),

@@ -16,6 +16,7 @@ mod m20261124_000003_schedules;
 mod m20261125_000005_keys;
 mod m20261125_000007_agents;
 mod m20261125_000008_administration;
+mod m20261125_000009_lists;
 
 /// All changes, oldest first.
 #[derive(Debug)]
@@ -31,6 +32,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261125_000005_keys::Migration),
             Box::new(m20261125_000007_agents::Migration),
             Box::new(m20261125_000008_administration::Migration),
+            Box::new(m20261125_000009_lists::Migration),
         ]
     }
 }

@@ -11,14 +11,19 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tonic_health::{ServingStatus, server::HealthReporter};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
-use crate::state::State;
+use crate::{
+    pools::{Look, Shown},
+    state::State,
+};
 
 /// How often to look.
 const POLL: Duration = Duration::from_secs(2);
 /// How often to look at the destination.
 const DESTINATION_POLL: Duration = Duration::from_secs(30);
+/// How often to look at what waits in the queues.
+const POOLS_POLL: Duration = Duration::from_secs(10);
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// A name that nothing is stored under: asking for it shows whether the destination answers.
@@ -40,6 +45,10 @@ pub struct Health {
     pub status: &'static str,
     /// What is reached, by name: "ok", or what is wrong.
     pub checks: BTreeMap<&'static str, String>,
+    /// What somebody should look at, though calls are served.
+    pub notes: Vec<String>,
+    /// What waits for each pool that was served lately, as last seen.
+    pub pools: BTreeMap<String, Shown>,
 }
 
 impl Health {
@@ -47,7 +56,16 @@ impl Health {
         Self {
             status: UNKNOWN,
             checks: BTreeMap::new(),
+            notes: Vec::new(),
+            pools: BTreeMap::new(),
         }
+    }
+
+    /// Whether both of these answer.
+    fn is_reached(&self, one: &str, other: &str) -> bool {
+        [one, other]
+            .iter()
+            .all(|name| self.checks.get(name).is_some_and(|found| found == "ok"))
     }
 
     /// Whether calls can be served.
@@ -84,12 +102,25 @@ impl Monitor {
     pub async fn run(self) {
         let mut destination = String::new();
         let mut next_destination = Instant::now();
+        let mut pools = Look::new(self.state.clone());
+        let mut next_pools = Instant::now();
         loop {
             if Instant::now() >= next_destination {
                 next_destination = Instant::now() + DESTINATION_POLL;
                 destination = self.destination().await;
             }
-            self.tell(self.look(destination.clone()).await).await;
+            let mut health = self.look(destination.clone()).await;
+            if health.is_reached("database", "queue") && Instant::now() >= next_pools {
+                next_pools = Instant::now() + POOLS_POLL;
+                match timeout(PATIENCE, pools.again()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => debug!(%error, "look at the pools"),
+                    Err(_) => debug!("looking at the pools took too long"),
+                }
+            }
+            health.notes = pools.notes();
+            health.pools.clone_from(pools.latest());
+            self.tell(health).await;
             tokio::select! {
                 biased;
                 () = self.state.stop.asked.cancelled() => break,
@@ -124,6 +155,7 @@ impl Monitor {
                 ("queue", queue),
                 ("destination", destination),
             ]),
+            ..Health::unknown()
         }
     }
 

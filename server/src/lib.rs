@@ -15,7 +15,7 @@
 //!   the one table)
 //! - streams: `watch` (always ending with the truth), `feed` (bounded, cut when not read)
 //! - loops: `dispatcher`, `reaper`, `scheduler`, `retention`, `announcer`, `health`,
-//!   `presence`
+//!   `presence`, with `pools` (what waits in the queues)
 //! - `ops`: operations HTTP; [`program`]: the binary `nora-backup-server`
 //!
 //! It must not know of sources, targets or workers.
@@ -35,6 +35,7 @@ mod listeners;
 mod methods;
 mod ops;
 mod page;
+mod pools;
 mod presence;
 pub mod program;
 mod reaper;

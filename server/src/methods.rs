@@ -77,6 +77,6 @@ mod tests {
         assert_eq!(sort("RestoreService/WatchRestore"), Some(Sort::Watch));
         assert_eq!(sort("BackupService/DownloadEntry"), Some(Sort::Download));
         assert_eq!(sort("BackupService/Nothing"), None);
-        assert_eq!(methods.paths().count(), 35);
+        assert_eq!(methods.paths().count(), 36);
     }
 }

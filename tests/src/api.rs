@@ -10,7 +10,8 @@ use proto::backup::v1::{
     RegisterAgentRequest, Restore, RestorePlan, Source, StartRestoreRequest, WatchBackupRequest,
     WatchRestoreRequest, admin_service_client::AdminServiceClient,
     agent_service_client::AgentServiceClient, backup, backup_service_client::BackupServiceClient,
-    restore, restore_plan, restore_service_client::RestoreServiceClient, source,
+    restore, restore_plan, restore_service_client::RestoreServiceClient,
+    schedule_service_client::ScheduleServiceClient, source,
 };
 use serde_json::json;
 use tonic::{
@@ -54,6 +55,10 @@ pub struct Api {
     pub backups: BackupServiceClient<Authorized>,
     /// Restores.
     pub restores: RestoreServiceClient<Authorized>,
+    /// Schedules.
+    pub schedules: ScheduleServiceClient<Authorized>,
+    /// The platform; only at a server's administrators' address.
+    pub admin: AdminServiceClient<Authorized>,
 }
 
 /// A token as Nora's control plane makes them.
@@ -110,8 +115,10 @@ impl Api {
             agents: AgentServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             backups: BackupServiceClient::with_interceptor(channel.clone(), bearer.clone())
                 .max_decoding_message_size(MESSAGE_BYTES_MAX),
-            restores: RestoreServiceClient::with_interceptor(channel, bearer)
+            restores: RestoreServiceClient::with_interceptor(channel.clone(), bearer.clone())
                 .max_decoding_message_size(MESSAGE_BYTES_MAX),
+            schedules: ScheduleServiceClient::with_interceptor(channel.clone(), bearer.clone()),
+            admin: AdminServiceClient::with_interceptor(channel, bearer),
         })
     }
 

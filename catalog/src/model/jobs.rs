@@ -131,8 +131,10 @@ pub enum ClaimOutcome {
     /// Another exclusive job of the agent runs; it will be dispatched again
     /// when that one ends.
     Busy,
-    /// Another worker has it, it has ended, or it never was.
+    /// Another worker has it, or it has ended.
     Gone,
+    /// It never was, or its row was removed after its end.
+    Unknown,
 }
 
 /// What came of a renewal.

@@ -151,8 +151,8 @@ async fn a_job_of_another_kind_is_not_completed() {
 }
 
 #[tokio::test]
-async fn a_job_that_never_was_is_gone() {
+async fn a_job_that_never_was_is_unknown() {
     let fixture = Fixture::new().await;
     let claim = fixture.catalog.claim_job("absent", "worker", LEASE_MS, NOW);
-    assert_eq!(claim.await.unwrap(), ClaimOutcome::Gone);
+    assert_eq!(claim.await.unwrap(), ClaimOutcome::Unknown);
 }

@@ -137,6 +137,7 @@ async fn run(steps: Vec<Step>) {
                     ClaimOutcome::Gone => assert_ne!(known.state, JobState::Queued),
                     ClaimOutcome::Busy => assert_eq!((known.state, others), (JobState::Queued, 1)),
                     ClaimOutcome::NotDue => assert_eq!(known.state, JobState::Queued),
+                    ClaimOutcome::Unknown => panic!("job {job_id} is forgotten"),
                 }
             }
             Step::Renew(number) => {

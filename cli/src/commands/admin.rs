@@ -10,6 +10,7 @@ use crate::{
 };
 
 pub mod in_place;
+pub mod pools;
 pub mod room;
 pub mod workers;
 
@@ -55,6 +56,11 @@ pub enum AdminCommand {
     /// Exits with 1 when there is none.
     #[command(after_help = "Example:\n  nora-backup admin room")]
     Room,
+    /// List the pools, with what waits in their queues and what nobody could use
+    #[command(
+        after_help = "Examples:\n  nora-backup admin pools\n  nora-backup admin pools --json"
+    )]
+    Pools(pools::PoolsArgs),
 }
 
 /// Runs one of them.
@@ -65,6 +71,7 @@ pub async fn run(global: &Global, args: AdminArgs, out: Output) -> Result<()> {
         AdminCommand::Workers(args) => workers::run(session, args).await,
         AdminCommand::RestoreInPlace(args) => in_place::run(session, args).await,
         AdminCommand::Room => room::run(session).await,
+        AdminCommand::Pools(args) => pools::run(session, args).await,
     }
 }
 

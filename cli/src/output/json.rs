@@ -10,8 +10,9 @@ use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use proto::backup::v1::{
     Agent, Backup, BackupEntry, CheckWorkspaceCreationResponse, GetStorageUsageResponse,
     Integration, KeyRotation, ListAgentsResponse, ListBackupsResponse, ListKeysResponse,
-    ListRestoresResponse, ListWorkersResponse, PreviewRetentionResponse, RegisterAgentResponse,
-    Restore, Schedule, Source, VerifyBackupResponse, WatchVerificationResponse,
+    ListPoolsResponse, ListRestoresResponse, ListWorkersResponse, PreviewRetentionResponse,
+    RegisterAgentResponse, Restore, Schedule, Source, VerifyBackupResponse,
+    WatchVerificationResponse,
 };
 use serde_json::Value;
 
@@ -65,6 +66,7 @@ documents!(
     ListBackupsResponse,
     ListKeysResponse,
     ListRestoresResponse,
+    ListPoolsResponse,
     ListWorkersResponse,
     RegisterAgentResponse,
     Restore,

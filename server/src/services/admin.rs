@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use proto::backup::v1::{
     CheckWorkspaceCreationRequest, CheckWorkspaceCreationResponse, GetKeyRotationRequest,
-    GetKeyRotationResponse, ListKeysRequest, ListKeysResponse, ListWorkersRequest,
-    ListWorkersResponse, RestoreInPlaceRequest, RestoreInPlaceResponse, RotateKeysRequest,
-    RotateKeysResponse, WatchKeyRotationRequest, WatchKeyRotationResponse,
+    GetKeyRotationResponse, ListKeysRequest, ListKeysResponse, ListPoolsRequest, ListPoolsResponse,
+    ListWorkersRequest, ListWorkersResponse, RestoreInPlaceRequest, RestoreInPlaceResponse,
+    RotateKeysRequest, RotateKeysResponse, WatchKeyRotationRequest, WatchKeyRotationResponse,
     admin_service_server::AdminService,
 };
 use tonic::{Request, Response, Status, async_trait};
@@ -20,6 +20,7 @@ use crate::{access, feed::FeedStream, state::State, status::ApiError};
 mod admission;
 mod in_place;
 mod keys;
+mod pools;
 mod workers;
 
 /// The service.
@@ -51,6 +52,14 @@ impl AdminService for Admin {
         request: Request<ListWorkersRequest>,
     ) -> Result<Response<ListWorkersResponse>, Status> {
         Ok(Response::new(self.workers(admitted(request)?).await?))
+    }
+
+    async fn list_pools(
+        &self,
+        request: Request<ListPoolsRequest>,
+    ) -> Result<Response<ListPoolsResponse>, Status> {
+        admitted(request)?;
+        Ok(Response::new(self.pools().await?))
     }
 
     async fn list_keys(

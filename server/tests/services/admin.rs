@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use proto::backup::v1::ListWorkersRequest;
+use proto::backup::v1::{ListPoolsRequest, ListWorkersRequest};
+use queue::{JobQueue as _, Route, Urgency};
 use tonic::Code;
 
 use crate::harness::{Rig, now_ms, reason};
@@ -59,6 +60,49 @@ async fn workers_are_listed_as_last_seen() {
 }
 
 #[tokio::test]
+async fn pools_are_listed_with_what_waits_and_what_nobody_could_use() {
+    let rig = Rig::start().await;
+    let now = now_ms();
+    let workers = [
+        seen("w1", "default", now),
+        seen("w2", "default", now),
+        seen("w2", "gpu", now),
+        seen("gone", "idle", now - 600_000),
+    ];
+    rig.catalog.see_worker(&workers).await.unwrap();
+    for urgency in [Urgency::Manual, Urgency::Manual, Urgency::Scheduled] {
+        let pool = "default".to_owned();
+        let route = Route { pool, urgency };
+        rig.queue.publish(&route, "no-such-job").await.unwrap();
+    }
+    let mut consumer = rig.queue.consume("default", 1).await.unwrap();
+    let taken = consumer.next().await.unwrap();
+    taken.dead_letter().await.unwrap();
+    let mut admin = rig.admin("root", "admin");
+    let answer = admin.list_pools(ListPoolsRequest {}).await.unwrap();
+    let pools = answer.into_inner().pools;
+    let shown: Vec<_> = pools
+        .iter()
+        .map(|pool| (pool.pool.as_str(), pool.workers, pool.concurrency))
+        .collect();
+    assert_eq!(shown, [("default", 2, 8), ("gpu", 1, 4), ("idle", 0, 0)]);
+    let default = &pools[0];
+    assert_eq!(
+        (
+            default.manual_messages,
+            default.scheduled_messages,
+            default.dead_letters
+        ),
+        (1, 1, 1)
+    );
+
+    rig.queue.close();
+    let away = admin.list_pools(ListPoolsRequest {}).await.unwrap_err();
+    assert_eq!(reason(&away), "QUEUE_UNAVAILABLE");
+    assert_eq!(away.code(), Code::Unavailable);
+}
+
+#[tokio::test]
 async fn only_administrators_on_their_own_listener() {
     let rig = Rig::start().await;
     for role in ["user", "service"] {
@@ -68,6 +112,9 @@ async fn only_administrators_on_their_own_listener() {
             .await
             .unwrap_err();
         assert_eq!(refused.code(), Code::PermissionDenied);
+        assert_eq!(reason(&refused), "ROLE_NOT_ALLOWED");
+        let mut caller = rig.admin("someone", role);
+        let refused = caller.list_pools(ListPoolsRequest {}).await.unwrap_err();
         assert_eq!(reason(&refused), "ROLE_NOT_ALLOWED");
     }
     let unknown = rig

@@ -1,6 +1,7 @@
 //! Operations HTTP and reflection: what orchestrators, Prometheus and `buf curl` ask.
 
 use futures::StreamExt as _;
+use queue::{JobQueue as _, Route, Urgency};
 use server::{Ops, install_metrics};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -11,7 +12,7 @@ use tonic_reflection::pb::v1::{
     server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
 };
 
-use crate::harness::{Rig, eventually};
+use crate::harness::{Rig, eventually, now_ms};
 
 async fn get(address: std::net::SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
@@ -40,6 +41,40 @@ async fn health_and_metrics_are_shown() {
     rig.register("one", "ann").await;
     let metrics = get(address, "/metrics").await;
     let line = r#"nora_backup_rpcs_total{method="AgentService/RegisterAgent",code="0"} "#;
+    assert!(metrics.contains(line), "{metrics}");
+
+    // A message that nobody can use: a note, and a figure.
+    let seen = catalog::Worker {
+        worker: "w1".to_owned(),
+        pool: "default".to_owned(),
+        concurrency: 1,
+        version: "1".to_owned(),
+        start_time_ms: now_ms(),
+        seen_time_ms: now_ms(),
+    };
+    rig.catalog.see_worker(&[seen]).await.unwrap();
+    let route = Route {
+        pool: "default".to_owned(),
+        urgency: Urgency::Manual,
+    };
+    rig.queue.publish(&route, "no-such-job").await.unwrap();
+    let mut consumer = rig.queue.consume("default", 1).await.unwrap();
+    let taken = consumer.next().await.unwrap();
+    taken.dead_letter().await.unwrap();
+    eventually("the note of a dead letter", || async {
+        get(address, "/health")
+            .await
+            .contains(r#""dead_letters":1"#)
+    })
+    .await;
+    let health = get(address, "/health").await;
+    assert!(health.starts_with("HTTP/1.1 200"), "{health}");
+    assert!(
+        health.contains("pool default has 1 dead letter"),
+        "{health}"
+    );
+    let metrics = get(address, "/metrics").await;
+    let line = r#"nora_backup_queue_dead_letters{pool="default"} 1"#;
     assert!(metrics.contains(line), "{metrics}");
 
     rig.catalog.clone().close().await.unwrap();

@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     api::Api,
+    fleet::Member,
     tree::{describe, differences},
     vaults,
 };
@@ -440,10 +441,34 @@ async fn messages(site: &Site, ledger: &Ledger, report: &mut Report) -> Result<(
         }
         tokio::time::sleep(LOOK).await;
     }
-    if waiting + dead > 0 {
-        ledger.trouble(format!("{waiting} messages wait, {dead} are dead letters"));
+    let late = late_copies(site);
+    if waiting > 0 || dead != late {
+        ledger.trouble(format!(
+            "{waiting} messages wait, {dead} are dead letters, {late} of these late copies"
+        ));
     }
+    report.count("late copies of messages, put aside", late);
     report.wrong("messages left in the queues of jobs", waiting);
-    report.wrong("dead letters", dead);
+    report.wrong("dead letters but for late copies", dead.abs_diff(late));
     Ok(())
+}
+
+/// Dead letters that came when their job had been done and, with its backup, deleted.
+fn late_copies(site: &Site) -> u64 {
+    let logs: Vec<String> = site.fleet.members.iter().map(Member::log).collect();
+    let lines = || logs.iter().flat_map(|log| log.lines());
+    let done: BTreeSet<&str> = lines()
+        .filter(|line| line.contains("job left"))
+        .filter_map(job_of)
+        .collect();
+    lines()
+        .filter(|line| line.contains("job of a message is unknown"))
+        .filter(|line| job_of(line).is_some_and(|job| done.contains(job)))
+        .count() as u64
+}
+
+/// The job that a line of a log is about.
+fn job_of(line: &str) -> Option<&str> {
+    let (_, rest) = line.split_once("job_id=\"")?;
+    Some(rest.split_once('"')?.0)
 }

@@ -368,7 +368,7 @@ mod tests {
                 s3.secret_access_key = "hidden with blanks".into();
             }),
             ("s3.session_token", |s3| {
-                s3.session_token = "hidden\n".into()
+                s3.session_token = "hidden\n".into();
             }),
             ("s3.prefix", |s3| s3.prefix = "/nora".into()),
             ("s3.prefix", |s3| s3.prefix = "a/../b".into()),

@@ -61,6 +61,7 @@ pub struct S3Store {
 }
 
 /// What S3 and R2 have in common.
+#[allow(clippy::struct_field_names)] // the bucket's name is called so everywhere
 struct Bucket<'a> {
     kind: &'static str,
     bucket: &'a str,

@@ -202,6 +202,17 @@ async fn handle(worker: Arc<Shared>, delivery: Delivery) {
         }
     };
     fail::fail_point!("worker-before-ack");
+    // A late copy may outlive its job's row. What comes for the first time about a job that is not
+    // there is none of this catalog's.
+    if outcome == ClaimOutcome::Unknown && !delivery.redelivered {
+        tracing::error!(
+            job_id,
+            "job of a message is unknown: dead letter; it was removed meanwhile, or the message \
+             comes from a service with another database"
+        );
+        settled(&job_id, delivery.dead_letter().await);
+        return;
+    }
     // The catalog knows now whose the job is, or that it will be dispatched again.
     settled(&job_id, delivery.ack().await);
     if let ClaimOutcome::Claimed(lease) = outcome {

@@ -234,6 +234,8 @@ mod tests {
 
     #[test]
     fn keys_are_listed_by_what_they_are_here() {
+        use key::Role::{Previous, Unknown, Writing};
+
         let here = ["b".to_owned(), "a".to_owned()];
         let holder = |replica: &str, ids: &[&str]| catalog::KeyHolder {
             replica: replica.to_owned(),
@@ -251,7 +253,6 @@ mod tests {
             .iter()
             .map(|key| (key.key_id.as_str(), key.role(), key.holders.len()))
             .collect();
-        use key::Role::{Previous, Unknown, Writing};
         assert_eq!(
             shown,
             [

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Several signs of life of a worker that lives.
-const SEEN_WITHIN_DEFAULT: Duration = Duration::from_mins(2);
+pub(super) const SEEN_WITHIN_DEFAULT: Duration = Duration::from_mins(2);
 const SEEN_WITHIN_MAX: Duration = Duration::from_hours(24);
 
 impl Admin {
