@@ -13,6 +13,7 @@
 //! - [`vaults`]: looks at what lies in a destination, from the outside
 //! - [`chaos`]: kills, stops and cuts off parts of a fleet under load, and checks
 //! - [`mount`]: small file systems that fill up
+//! - [`proxy`]: does to connections what networks do
 //!
 //! It must not know how the program works inside: everything goes through the
 //! binary, the API and the files that it leaves.
@@ -25,6 +26,7 @@ pub mod fixture;
 pub mod fleet;
 pub mod mount;
 pub mod place;
+pub mod proxy;
 pub mod services;
 pub mod standalone;
 pub mod tree;

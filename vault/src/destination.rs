@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 
 use crate::{
     error::{StoreError, StoreErrorKind},
-    store::{OpendalStore, S3Store, Store},
+    store::{OpendalStore, S3Store, SshStore, Store},
 };
 
 mod check;
@@ -98,7 +98,17 @@ pub fn place(destination: &Destination) -> String {
         Some(Kind::Local(local)) => local.path.clone(),
         Some(Kind::S3(s3)) => format!("s3://{}", bucket(&s3.bucket, &s3.prefix, &s3.endpoint)),
         Some(Kind::R2(r2)) => format!("r2://{}", bucket(&r2.bucket, &r2.prefix, &r2.endpoint)),
-        Some(Kind::Ssh(ssh)) => format!("ssh://{}/{}", ssh.host, ssh.remote_path),
+        Some(Kind::Ssh(ssh)) => format!(
+            "ssh://{}@{}{}/{}",
+            ssh.username,
+            ssh.host,
+            if matches!(ssh.port, 0 | 22) {
+                String::new()
+            } else {
+                format!(":{}", ssh.port)
+            },
+            ssh.remote_path.trim_start_matches('/')
+        ),
         None => "nowhere".to_owned(),
     }
 }
@@ -106,7 +116,7 @@ pub fn place(destination: &Destination) -> String {
 /// Opens a destination. Does not connect yet where there is something to connect to.
 pub fn open(
     destination: &Destination,
-    _host_keys: &Arc<dyn HostKeys>,
+    host_keys: &Arc<dyn HostKeys>,
 ) -> Result<Arc<dyn Store>, StoreError> {
     let names = FieldNames::of(destination);
     if let Some(problem) = check(destination).into_iter().next() {
@@ -121,8 +131,9 @@ pub fn open(
         Some(Kind::Local(local)) => Ok(Arc::new(OpendalStore::local(Path::new(&local.path))?)),
         Some(Kind::S3(s3)) => Ok(Arc::new(S3Store::s3(s3, names)?)),
         Some(Kind::R2(r2)) => Ok(Arc::new(S3Store::r2(r2, names)?)),
+        Some(Kind::Ssh(ssh)) => Ok(Arc::new(SshStore::new(ssh, host_keys, names)?)),
         // Checked above.
-        Some(Kind::Ssh(_)) | None => Err(StoreError {
+        None => Err(StoreError {
             action: "open",
             object: "the destination".to_owned(),
             kind: StoreErrorKind::Misconfigured,

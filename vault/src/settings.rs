@@ -1,6 +1,6 @@
 //! This crate's part of the configuration. Empty means not set.
 //!
-//! - [`destination`]: where vaults are kept; the settings of one kind each in `s3`
+//! - [`destination`]: where vaults are kept; the settings of one kind each in `s3` and `ssh`
 //! - `keys`: what wraps data keys
 //! - [`secret`]: text that is not shown
 //!
@@ -17,11 +17,13 @@ pub mod destination;
 mod keys;
 mod s3;
 pub mod secret;
+mod ssh;
 
 pub use destination::{DestinationError, DestinationSettings};
 pub use keys::KeySettings;
 pub use s3::{R2Settings, S3Settings};
 pub use secret::Secret;
+pub use ssh::SshSettings;
 
 /// A setting that holds what it may not hold: one line that names the variable.
 #[derive(Debug, thiserror::Error)]

@@ -13,11 +13,14 @@ mod listing;
 mod opendal_store;
 mod s3;
 mod scratch;
+mod ssh;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
 pub use opendal_store::OpendalStore;
 pub use s3::S3Store;
+pub use ssh::SshStore;
+pub(crate) use ssh::{known_hosts_keys, problems as ssh_problems};
 
 /// An object as a listing shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]

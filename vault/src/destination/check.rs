@@ -7,6 +7,8 @@ use proto::backup::v1::{
     s3_destination::AddressingStyle,
 };
 
+use crate::store::ssh_problems;
+
 const PATH_BYTES_MAX: usize = 4096;
 const BUCKET_CHARS_MIN: usize = 3;
 const BUCKET_CHARS_MAX: usize = 63;
@@ -38,7 +40,11 @@ pub fn check(destination: &Destination) -> Vec<FieldProblem> {
         Some(Kind::Local(local)) => problems.local(local),
         Some(Kind::S3(s3)) => problems.s3(s3),
         Some(Kind::R2(r2)) => problems.r2(r2),
-        Some(Kind::Ssh(_)) => problems.add("kind", "is ssh, which this version does not know"),
+        Some(Kind::Ssh(ssh)) => {
+            for (field, what) in ssh_problems(ssh) {
+                problems.add(&format!("ssh.{field}"), what);
+            }
+        }
         None => problems.add("kind", "is not set: set one of local, s3, r2 and ssh"),
     }
     problems.0

@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use clap::{Args, builder::TypedValueParser as _};
 use proto::backup::v1::{Destination, LocalDestination, destination::Kind};
 
-use super::{R2Settings, S3Settings, SettingsError, wrong};
+use super::{R2Settings, S3Settings, SettingsError, SshSettings, wrong};
 use crate::{
     destination::{self, HostKeys},
     error::StoreError,
@@ -18,7 +18,7 @@ const STORAGE: &str = "NORA_BACKUP_STORAGE";
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Destination")]
 pub struct DestinationSettings {
-    /// Kind of destination: `local`, `s3` or `r2`.
+    /// Kind of destination: `local`, `s3`, `r2` or `ssh`.
     #[arg(
         long = "storage",
         env = STORAGE,
@@ -42,6 +42,9 @@ pub struct DestinationSettings {
     /// With `r2`.
     #[command(flatten)]
     pub r2: R2Settings,
+    /// With `ssh`.
+    #[command(flatten)]
+    pub ssh: SshSettings,
 }
 
 impl DestinationSettings {
@@ -67,10 +70,11 @@ impl DestinationSettings {
             }),
             "s3" => Kind::S3(self.s3.destination()?),
             "r2" => Kind::R2(self.r2.destination()),
+            "ssh" => Kind::Ssh(self.ssh.destination()?),
             other => {
                 return Err(wrong(
                     STORAGE,
-                    format!("is {other:?}: set it to `local`, `s3` or `r2`"),
+                    format!("is {other:?}: set it to `local`, `s3`, `r2` or `ssh`"),
                 ));
             }
         };
@@ -162,6 +166,46 @@ mod tests {
             (
                 &[S3, &["--s3-kms-key-id=1234"]].concat(),
                 "NORA_BACKUP_S3_KMS_KEY_ID is set",
+            ),
+            (&["--storage=ssh"], "NORA_BACKUP_SSH_HOST is not set"),
+            (
+                &["--storage=ssh", "--ssh-port=0"],
+                "NORA_BACKUP_SSH_PORT is \"0\"",
+            ),
+            (
+                &["--storage=ssh", "--ssh-trust-first-key=maybe"],
+                "NORA_BACKUP_SSH_TRUST_FIRST_KEY is \"maybe\"",
+            ),
+            (
+                &["--storage=ssh", "--ssh-private-key=/not/there"],
+                "NORA_BACKUP_SSH_PRIVATE_KEY names /not/there, which can't be read",
+            ),
+            (
+                &[
+                    "--storage=ssh",
+                    "--ssh-host=h",
+                    "--ssh-known-hosts=/dev/null",
+                ],
+                "NORA_BACKUP_SSH_KNOWN_HOSTS is /dev/null, which has no key of h",
+            ),
+            (
+                &[
+                    "--storage=ssh",
+                    "--ssh-host=h",
+                    "--ssh-username=u",
+                    "--ssh-remote-path=p",
+                ],
+                "NORA_BACKUP_SSH_PRIVATE_KEY is not set, and the password neither",
+            ),
+            (
+                &[
+                    "--storage=ssh",
+                    "--ssh-host=u@h:22",
+                    "--ssh-username=u",
+                    "--ssh-remote-path=p",
+                    "--ssh-password=very-secret",
+                ],
+                "NORA_BACKUP_SSH_HOST is \"u@h:22\"",
             ),
         ] {
             let said = refused(arguments);
