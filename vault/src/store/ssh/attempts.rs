@@ -5,14 +5,26 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::limits::{RETRY_FIRST_MS, RETRY_FOR};
+use super::limits::{CONNECT_MAX, RETRY_FIRST_MS, RETRY_FOR};
 use crate::error::{StoreError, StoreErrorKind};
 
 /// The tries of one call.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Attempts {
+    /// When the present one began.
+    began: Instant,
     failed: Option<Instant>,
     failures: u32,
+}
+
+impl Default for Attempts {
+    fn default() -> Self {
+        Self {
+            began: Instant::now(),
+            failed: None,
+            failures: 0,
+        }
+    }
 }
 
 impl Attempts {
@@ -27,7 +39,7 @@ impl Attempts {
         result: Result<T, StoreError>,
     ) -> ControlFlow<Result<T, StoreError>> {
         let error = match result {
-            Err(error) if may_pass(error.kind) => error,
+            Err(error) if may_pass(error.kind) && !self.waited_in_vain(error.kind) => error,
             other => return ControlFlow::Break(other),
         };
         let failed = *self.failed.get_or_insert_with(Instant::now);
@@ -44,7 +56,14 @@ impl Attempts {
             "tried again"
         );
         tokio::time::sleep(pause).await;
+        self.began = Instant::now();
         ControlFlow::Continue(())
+    }
+
+    /// Whether the whole time for connecting went by: that was try enough. A transfer
+    /// that stood still took longer to be given up.
+    fn waited_in_vain(&self, kind: StoreErrorKind) -> bool {
+        kind == StoreErrorKind::Timeout && self.began.elapsed() < CONNECT_MAX * 2
     }
 
     /// Doubled each time, and up to a quarter more so that not all come at once.
@@ -87,7 +106,7 @@ mod tests {
         // The clock that counts stands still here, so the doubling ends it.
         let mut tries = 1;
         while attempts
-            .settle(failed(StoreErrorKind::Timeout))
+            .settle(failed(StoreErrorKind::Other))
             .await
             .is_continue()
         {
@@ -102,6 +121,7 @@ mod tests {
             StoreErrorKind::Denied,
             StoreErrorKind::Untrusted,
             StoreErrorKind::Full,
+            StoreErrorKind::Timeout,
             StoreErrorKind::Corrupt,
         ] {
             let end = Attempts::default().settle(failed(kind)).await;

@@ -214,7 +214,7 @@ async fn connect(account: &Account, until: Instant) -> Result<TcpStream, Fault> 
             Ok(Ok(socket)) => return Ok(socket),
             Ok(Err(error)) => last = Some(unavailable(not_connected(&place, address, &error))),
             Err(_) => {
-                last = Some(unavailable(format!(
+                last = Some(Fault::new(StoreErrorKind::Timeout, format!(
                     "{place} ({}) does not answer within {} s: check the host, the port and the firewalls in between",
                     address.ip(),
                     CONNECT_MAX.as_secs()
