@@ -130,6 +130,11 @@ impl Standalone {
         self.env.insert(name.to_owned(), value.into());
     }
 
+    /// A variable of its environment.
+    pub fn env(&self, name: &str) -> Option<String> {
+        self.env.get(name).cloned()
+    }
+
     /// Takes a variable out of its environment.
     pub fn remove_env(&mut self, name: &str) {
         self.env.remove(name);

@@ -6,7 +6,7 @@
 //! renamed is what was read.
 //!
 //! - `account`, `trust`: whom to log in as, and which server is the right one
-//! - `connect`, `line`: making a connection; its one end and cause
+//! - `connect`, `login`, `line`: making a connection; its one end and cause
 //! - `sftp`, `wire`: requests and replies, many at once
 //! - `transfer`, `draft`, `folders`: files, unfinished objects and folders with them
 //! - `attempts`, `explain`: trying again, and saying what went wrong
@@ -45,6 +45,7 @@ mod explain;
 mod folders;
 mod limits;
 mod line;
+mod login;
 mod sftp;
 mod transfer;
 mod trust;
