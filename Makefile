@@ -17,7 +17,7 @@ DENY_VERSION := 0.20.2
 COUNTS = awk '/^test result:/ { p += $$4; f += $$6; i += $$8; s++ } \
 	END { printf "\n%d suites: %d passed, %d failed, %d ignored\n", s, p, f, i }'
 
-.PHONY: help demo build test test-unit test-e2e lint lint-form lint-rust lint-api lint-bench lint-sdk sdk fmt bench bench-local bench-fleet bench-scale bench-big chaos audit fleet services services-down
+.PHONY: help demo build test test-unit test-e2e lint lint-form lint-rust lint-api lint-bench lint-sdk sdk fmt bench bench-local bench-remote bench-fleet bench-scale bench-big chaos audit fleet services services-down
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,12 +65,17 @@ fmt: $(BUF) ## put everything into form
 	cargo fmt --all
 	$(BUF) format -w
 
-bench: bench-local bench-fleet bench-scale ## all figures (MIB=64 RUNS=1: a quick try; ARGS=--disk: not in memory)
+bench: bench-local bench-remote bench-fleet bench-scale ## all figures (MIB=64 RUNS=1: a quick try; ARGS=--disk: not in memory)
 
 bench-local: ## one machine, beside restic and tar|zstd|age
 	cargo build --package nora-backup-tests --bin services
 	cargo build --release --package nora-backup
 	$(SERVICES) run --only docker -- python3 bench/run.py --target $(TARGET) --mib $(or $(MIB),1024) --runs $(or $(RUNS),3) --big $(or $(BIG),0) $(ARGS)
+
+bench-remote: ## backups to real servers, beside restic and the transport's own tool
+	cargo build --package nora-backup-tests --bin services
+	cargo build --release --package nora-backup
+	$(SERVICES) run --only sshd -- python3 bench/remote.py --target $(TARGET) --mib $(or $(MIB),1024) --runs $(or $(RUNS),3)
 
 bench-fleet: ## servers and workers: how soon, how many, how it comes back (AWAY_SECONDS=10: a quick try)
 	cargo build --release --workspace --bins
