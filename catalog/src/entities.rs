@@ -2,6 +2,8 @@
 
 pub(crate) mod agents;
 pub(crate) mod announcements;
+pub(crate) mod audit;
+pub(crate) mod audit_resources;
 pub(crate) mod backups;
 pub(crate) mod erased_keys;
 pub(crate) mod jobs;

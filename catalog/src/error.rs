@@ -29,6 +29,20 @@ pub enum CatalogError {
         /// The restore.
         restore_id: String,
     },
+    /// No such job.
+    #[error("job {job_id} does not exist: list the jobs for those there are")]
+    JobNotFound {
+        /// The job.
+        job_id: String,
+    },
+    /// Only what has failed is tried again.
+    #[error("job {job_id} has not failed, it is {state}: only a failed job gets a new try")]
+    JobNotFailed {
+        /// The job.
+        job_id: String,
+        /// Where it stands.
+        state: &'static str,
+    },
     /// The agent belongs to somebody else.
     #[error(
         "agent {agent_id} is registered for another owner: deregister it first, or choose another id"
@@ -241,6 +255,8 @@ impl CatalogError {
             Self::AgentNotFound { .. } => "AGENT_NOT_FOUND",
             Self::BackupNotFound { .. } => "BACKUP_NOT_FOUND",
             Self::RestoreNotFound { .. } => "RESTORE_NOT_FOUND",
+            Self::JobNotFound { .. } => "JOB_NOT_FOUND",
+            Self::JobNotFailed { .. } => "JOB_NOT_FAILED",
             Self::OwnerMismatch { .. } => "OWNER_MISMATCH",
             Self::EtagMismatch { .. } | Self::ScheduleChanged { .. } => "ETAG_MISMATCH",
             Self::ScheduleNotFound { .. } => "SCHEDULE_NOT_FOUND",

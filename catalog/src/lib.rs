@@ -28,6 +28,8 @@
 //! - `rotations`, `keys`: what is under which key, and who holds it; `erasure`: the
 //!   end of an agent with its keys first
 //! - `recovered`: what vaults tell, for a catalog that was lost
+//! - `overview` (everyone's backups, and jobs), `revival` (a new try for a failed
+//!   job) and `audit` (who did what): what administrators ask for
 //! - `pins`, `manifests`: what deletion and compaction must respect
 //!
 //! With the feature `failpoints`, each writing call has two named points:
@@ -46,6 +48,7 @@ pub mod timing;
 
 mod agents;
 mod announcements;
+mod audit;
 mod backups;
 mod completion;
 mod connection;
@@ -58,6 +61,7 @@ mod jobs;
 mod keys;
 mod manifests;
 mod outbox;
+mod overview;
 mod pages;
 mod partial;
 mod pins;
@@ -67,6 +71,7 @@ mod recovered;
 mod requests;
 mod restores;
 mod retry;
+mod revival;
 mod rotations;
 mod schedules;
 mod storage;
@@ -77,9 +82,11 @@ mod verification;
 mod workers;
 
 pub use announcements::Announcement;
+pub use audit::{AuditEntry, AuditFilter};
 pub use error::CatalogError;
 pub use in_place::{InPlaceResult, NewInPlace};
 pub use model::*;
+pub use overview::{AllBackupsFilter, JobCondition, JobFilter};
 pub use patterns::Patterns;
 pub use recovered::{Adopt, Adopted, RecoveredAgent, RecoveredBackup};
 pub use settings::{CatalogSettings, DatabaseUrl};

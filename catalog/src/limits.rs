@@ -30,3 +30,8 @@ pub const IDLE_IN_TRANSACTION_TIMEOUT_MS: u64 = 10_000;
 pub const CLOSE_TIMEOUT_MS: u64 = 3_000;
 /// How long a call waits for a free connection.
 pub const ACQUIRE_TIMEOUT_MS: u64 = 15_000;
+/// A job that is due and that no worker took for so long is stuck.
+pub const UNTAKEN_MS: i64 = 5 * 60 * 1_000;
+/// So is one whose worker's hold ended so long ago: the reaper takes it back in
+/// seconds.
+pub const SILENT_MS: i64 = 60 * 1_000;

@@ -258,7 +258,7 @@ pub(crate) async fn read_in(tx: &Tx, restore_id: &str) -> Result<Restore, Catalo
 }
 
 /// Refuses an agent id that is taken, or will be by a restore under way.
-async fn refuse_taken(tx: &Tx, agent_id: &str) -> Result<(), CatalogError> {
+pub(crate) async fn refuse_taken(tx: &Tx, agent_id: &str) -> Result<(), CatalogError> {
     let under_way = restores::Entity::find()
         .filter(restores::Column::NewAgentId.eq(agent_id))
         .filter(restores::Column::State.is_in([RestoreState::Pending, RestoreState::Running]))

@@ -208,7 +208,7 @@ impl Catalog {
     }
 }
 
-async fn open_rotation(tx: &Tx) -> Result<Option<String>, CatalogError> {
+pub(crate) async fn open_rotation(tx: &Tx) -> Result<Option<String>, CatalogError> {
     let open = jobs::Entity::find()
         .filter(jobs::Column::AgentId.eq(""))
         .filter(jobs::Column::State.is_in([JobState::Queued, JobState::Running]))

@@ -37,6 +37,14 @@ pub(crate) fn new_id(now_ms: i64) -> String {
     Uuid::new_v7(Timestamp::from_unix(NoContext, now_ms / 1_000, nanos)).to_string()
 }
 
+/// The least id that was made at this time: what is older sorts before it.
+pub(crate) fn first_id(time_ms: i64) -> String {
+    // Later than any id can say counts as the latest.
+    let time_ms = time_ms.clamp(0, (1 << 48) - 1);
+    let hex = format!("{time_ms:012x}");
+    format!("{}-{}-7000-8000-000000000000", &hex[..8], &hex[8..])
+}
+
 /// A job to queue.
 #[derive(Debug)]
 pub(crate) struct NewJob<'a> {

@@ -4,6 +4,8 @@
 #[path = "contract/fixture.rs"]
 pub(crate) mod fixture;
 
+#[path = "contract/admin.rs"]
+mod admin;
 #[path = "contract/agents.rs"]
 mod agents;
 #[path = "contract/backups.rs"]

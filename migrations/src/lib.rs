@@ -14,6 +14,7 @@ mod m20261123_000001_first_tables;
 mod m20261124_000002_fleet;
 mod m20261124_000003_schedules;
 mod m20261125_000005_keys;
+mod m20261125_000006_audit;
 mod m20261125_000007_agents;
 mod m20261125_000008_administration;
 mod m20261125_000009_lists;
@@ -30,6 +31,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000002_fleet::Migration),
             Box::new(m20261124_000003_schedules::Migration),
             Box::new(m20261125_000005_keys::Migration),
+            Box::new(m20261125_000006_audit::Migration),
             Box::new(m20261125_000007_agents::Migration),
             Box::new(m20261125_000008_administration::Migration),
             Box::new(m20261125_000009_lists::Migration),

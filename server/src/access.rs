@@ -22,11 +22,7 @@ fn may_see(caller: &Caller, owner_id: &str) -> bool {
 }
 
 fn not_allowed(caller: &Caller, what: &str) -> ApiError {
-    let role = match caller.role {
-        Role::User => "user",
-        Role::Service => "service",
-        Role::Admin => "admin",
-    };
+    let role = caller.role.name();
     ApiError::new(
         ErrorReason::RoleNotAllowed,
         format!("a token with the role {role} may not {what}"),

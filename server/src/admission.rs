@@ -19,6 +19,7 @@ use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
 use crate::{
+    limits::Download,
     methods::{Methods, Sort},
     settings::ServerSettings,
     status::{ApiError, deadline_exceeded},
@@ -28,6 +29,17 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Slot {
     _permit: Arc<OwnedSemaphorePermit>,
+    _download: Option<Arc<Download>>,
+}
+
+impl Slot {
+    /// The same place, and one among its caller's downloads.
+    pub fn with(self, download: Option<Download>) -> Self {
+        Self {
+            _download: download.map(Arc::new),
+            ..self
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -51,6 +63,7 @@ impl Places {
         match self.free.clone().try_acquire_owned() {
             Ok(permit) => Ok(Slot {
                 _permit: Arc::new(permit),
+                _download: None,
             }),
             Err(_) => Err(ApiError::overloaded(self.what, self.bound)),
         }

@@ -45,6 +45,17 @@ pub enum Role {
     Admin,
 }
 
+impl Role {
+    /// As tokens and people write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Service => "service",
+            Self::Admin => "admin",
+        }
+    }
+}
+
 /// Who is calling.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {

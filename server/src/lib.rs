@@ -9,7 +9,8 @@
 //! - `run`: puts the parts together, serves, stops in order
 //! - `settings`: what can be configured
 //! - a call's way in: `listeners`, `connection` and `tls`, `auth` (who is calling), `admission` (how
-//!   much at the same time), then one of the `services`
+//!   much at the same time), `limits` (how much of one caller), `audit` (who did what), then one
+//!   of the `services`
 //! - what the services use: `validation` (limits of fields), `access` (who may see what),
 //!   `page` (page tokens), `convert` (to the API's messages), `status` (errors to statuses:
 //!   the one table)
@@ -23,6 +24,7 @@
 mod access;
 mod admission;
 mod announcer;
+mod audit;
 mod auth;
 mod backoff;
 mod clock;
@@ -31,6 +33,7 @@ mod convert;
 mod dispatcher;
 mod feed;
 mod health;
+mod limits;
 mod listeners;
 mod methods;
 mod ops;
@@ -52,4 +55,4 @@ mod watch;
 
 pub use ops::{Ops, install_metrics};
 pub use run::{ServerParts, run};
-pub use settings::{ServerSettings, SettingsError};
+pub use settings::{AccessSettings, ServerSettings, SettingsError};

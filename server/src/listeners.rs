@@ -19,14 +19,17 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 
 use crate::{
     admission::AdmissionLayer,
+    audit::{AuditLayer, AuditLog},
     auth::AuthLayer,
     connection::incoming,
+    limits::LimitsLayer,
+    methods::Methods,
     services::{Admin, Agents, Backups, Restores, Schedules},
     state::State,
 };
 
 /// Largest request: an agent with all the integrations that it may have.
-const REQUEST_BYTES_MAX: usize = 8 * 1024 * 1024;
+pub const REQUEST_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Where the administrators' service is described.
 const ADMIN_FILE: &str = "nora/backup/v1/admin_service.proto";
 
@@ -39,6 +42,16 @@ pub enum Face {
     Admin,
 }
 
+impl Face {
+    /// As the audit log names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Public => "public",
+            Self::Admin => "admin",
+        }
+    }
+}
+
 /// What all listeners share.
 pub struct Listeners<H> {
     /// With TLS and the limits of connections set.
@@ -47,6 +60,12 @@ pub struct Listeners<H> {
     pub auth: AuthLayer,
     /// How much at the same time.
     pub admission: AdmissionLayer,
+    /// How much of one caller.
+    pub limits: LimitsLayer,
+    /// What the rpcs are.
+    pub methods: Arc<Methods>,
+    /// Who did what.
+    pub audit: AuditLog,
     /// Health of the server.
     pub health: HealthServer<H>,
     /// Whether services are described to whoever asks.
@@ -79,6 +98,12 @@ impl<H: Health> Listeners<H> {
             .clone()
             .layer(self.auth.clone())
             .layer(self.admission.clone())
+            .layer(self.limits.clone())
+            .layer(AuditLayer::new(
+                self.methods.clone(),
+                self.audit.clone(),
+                face,
+            ))
             .add_service(self.health.clone())
             .add_optional_service(v1)
             .add_optional_service(v1alpha)

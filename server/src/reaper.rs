@@ -139,6 +139,9 @@ async fn housekeeping(state: &State) -> Result<bool, ApiError> {
     let unseen_since = now - WORKERS_KEPT.as_millis() as i64;
     catalog.expire_workers(unseen_since).await?;
     catalog.expire_key_holders(unseen_since).await?;
+    let kept_ms = state.audit_kept.as_millis() as i64;
+    let done_before = now.saturating_sub(kept_ms);
+    most = most.max(catalog.expire_audit(PAGE, done_before).await?);
     let ended_before = now - ENDED_JOBS.as_millis() as i64;
     most = most.max(catalog.expire_jobs(PAGE, ended_before).await?);
     Ok(most >= PAGE)

@@ -20,9 +20,11 @@ use vault::{Keyring, Store, VaultSettings};
 use crate::{
     admission::AdmissionLayer,
     announcer,
+    audit::AuditLog,
     auth::{AuthLayer, Authenticator},
     dispatcher,
     health::Monitor,
+    limits::{Limits, LimitsLayer},
     listeners::{Face, Listeners},
     methods::Methods,
     ops::{self, Ops},
@@ -107,6 +109,7 @@ pub async fn run(
         schedule_poll: settings.schedule_poll,
         retention: crate::retention::rules(settings.limit_per_agent, settings.retention_days),
         storage_limit_bytes: settings.storage_mb as u64 * 1024 * 1024,
+        audit_kept: Duration::from_hours(24 * settings.access.audit_days as u64),
         stop: stop.clone(),
         tasks: tasks.clone(),
     });
@@ -132,9 +135,16 @@ pub async fn run(
 
     let connections_end = CancellationToken::new();
     let _end_connections = connections_end.clone().drop_guard();
+    let methods = Arc::new(Methods::load());
+    let (audit, audit_writer) = AuditLog::start(state.catalog.clone());
+    let limits = LimitsLayer::new(
+        methods.clone(),
+        Limits::new(&settings.access),
+        state.catalog.clone(),
+    );
     let admission = AdmissionLayer::new(
         &settings,
-        Arc::new(Methods::load()),
+        methods.clone(),
         stop.asked.clone(),
         tasks.clone(),
     );
@@ -146,6 +156,9 @@ pub async fn run(
             .max_concurrent_streams(STREAMS_MAX),
         auth: AuthLayer::new(authenticator),
         admission,
+        limits,
+        methods,
+        audit,
         health,
         reflection: settings.reflection,
         state,
@@ -208,6 +221,7 @@ pub async fn run(
         connections_end.cancel();
         let _ = timeout(LAST_WORDS, &mut serving).await;
     }
+    audit_writer.close(LAST_WORDS).await;
     if timeout(LAST_WORDS, async {
         while loops.join_next().await.is_some() {}
     })

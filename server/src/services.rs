@@ -10,12 +10,7 @@ use prost::Message;
 use proto::backup::v1::ErrorReason;
 use tonic::Request;
 
-use crate::{
-    admission::Slot,
-    auth::{Caller, Role},
-    state::State,
-    status::ApiError,
-};
+use crate::{admission::Slot, auth::Caller, state::State, status::ApiError};
 
 mod admin;
 mod agent;
@@ -66,11 +61,7 @@ fn request_key(
     hasher.update(method.as_bytes());
     hasher.update(&[0]);
     hasher.update(&rest.encode_to_vec());
-    let role = match caller.role {
-        Role::User => "user",
-        Role::Service => "service",
-        Role::Admin => "admin",
-    };
+    let role = caller.role.name();
     Some(RequestKey {
         // Two callers of different roles are two callers, even under one id.
         caller: format!("{role}:{}", caller.id),

@@ -8,7 +8,10 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
 
+mod access;
 mod parse;
+
+pub use access::AccessSettings;
 
 use parse::{Whole, address, admin_address, flag, optional_address, path};
 
@@ -160,6 +163,10 @@ pub struct ServerSettings {
     #[arg(long = "storage-mb", env = STORAGE.variable, value_name = "MB",
           default_value = STORAGE.default_text, value_parser = |text: &str| STORAGE.count(text))]
     pub storage_mb: usize,
+
+    /// Who may call, how much, and what is kept of it.
+    #[command(flatten)]
+    pub access: AccessSettings,
 }
 
 /// An address that may be absent.
@@ -295,6 +302,7 @@ impl Default for ServerSettings {
             limit_per_agent: LIMIT.default as usize,
             retention_days: RETENTION.default as usize,
             storage_mb: STORAGE.default as usize,
+            access: AccessSettings::default(),
         }
     }
 }
@@ -321,6 +329,7 @@ impl std::fmt::Debug for ServerSettings {
             .field("limit_per_agent", &self.limit_per_agent)
             .field("retention_days", &self.retention_days)
             .field("storage_mb", &self.storage_mb)
+            .field("access", &self.access)
             .finish_non_exhaustive()
     }
 }

@@ -48,6 +48,8 @@ pub struct State {
     pub retention: catalog::retention::Rules,
     /// What all vaults together should take at the most; 0: no limit.
     pub storage_limit_bytes: u64,
+    /// How long the audit log is kept.
+    pub audit_kept: Duration,
     /// How the process stops.
     pub stop: Stop,
     /// Every piece of work of this server that is not a plain call.

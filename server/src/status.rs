@@ -31,6 +31,7 @@ struct Inner {
     fields: Vec<FieldViolation>,
     resource: Option<Resource>,
     quota: Option<QuotaViolation>,
+    retry: Option<Duration>,
     cause: Option<Box<dyn Error + Send + Sync>>,
 }
 
@@ -71,6 +72,7 @@ impl ApiError {
             fields: Vec::new(),
             resource: None,
             quota: None,
+            retry: None,
             cause: None,
         }))
     }
@@ -96,6 +98,20 @@ impl ApiError {
             format!("server:{what}"),
             format!("{bound} {what} at the same time"),
         ));
+        error
+    }
+
+    /// A user asks for more than one may.
+    pub fn over_quota(
+        reason: ErrorReason,
+        user_id: &str,
+        limit: String,
+        message: String,
+        retry: Duration,
+    ) -> Self {
+        let mut error = Self::new(reason, message);
+        error.0.quota = Some(QuotaViolation::new(format!("user:{user_id}"), limit));
+        error.0.retry = Some(retry);
         error
     }
 
@@ -131,7 +147,7 @@ impl ApiError {
         let inner = *self.0;
         let mut details =
             ErrorDetails::with_error_info(reason_name(inner.reason), DOMAIN, HashMap::new());
-        if let Some(delay) = retry_delay(inner.reason) {
+        if let Some(delay) = inner.retry.or_else(|| retry_delay(inner.reason)) {
             details.set_retry_info(Some(delay));
         }
         if !inner.fields.is_empty() {
@@ -205,10 +221,16 @@ pub fn code_of(reason: ErrorReason) -> Code {
         | R::RestoreNotFound
         | R::EntryNotFound
         | R::ScheduleNotFound
-        | R::KeyRotationNotFound => Code::NotFound,
+        | R::KeyRotationNotFound
+        | R::JobNotFound => Code::NotFound,
         R::EtagMismatch => Code::Aborted,
         R::AgentExists | R::RequestIdReused => Code::AlreadyExists,
-        R::Overloaded | R::DestinationFull | R::SlowReader => Code::ResourceExhausted,
+        R::Overloaded
+        | R::DestinationFull
+        | R::SlowReader
+        | R::TooManyCreates
+        | R::TooManyJobs
+        | R::TooManyDownloads => Code::ResourceExhausted,
         R::DatabaseUnavailable
         | R::QueueUnavailable
         | R::ShuttingDown
@@ -227,6 +249,7 @@ pub fn code_of(reason: ErrorReason) -> Code {
         | R::AgentBusy
         | R::BackupNotCompleted
         | R::AlreadyEnded
+        | R::JobNotFailed
         | R::BackupInUse
         | R::BackupProtected
         | R::DecisionMissing
@@ -282,6 +305,9 @@ impl From<CatalogError> for ApiError {
             | E::BackupNotCompleted { backup_id }
             | E::BackupInUse { backup_id }
             | E::BackupProtected { backup_id } => Some(Resource::backup(backup_id)),
+            E::JobNotFound { job_id } | E::JobNotFailed { job_id, .. } => {
+                Some(Resource::of("nora.backup.v1.Job", job_id))
+            }
             E::RestoreNotFound { restore_id }
             | E::DecisionMissing { restore_id, .. }
             | E::DecisionUnknown { restore_id, .. } => Some(Resource::restore(restore_id)),

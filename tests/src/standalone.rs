@@ -76,6 +76,16 @@ impl Standalone {
             ),
             ("NORA_BACKUP_LEASE_MS".to_owned(), LEASE_MS.to_string()),
             ("BACKUP_WORKER_HEALTH_PORT".to_owned(), "0".to_owned()),
+            // One user of a test asks for more than a person does.
+            (
+                "NORA_BACKUP_RATE_CREATES_PER_MINUTE".to_owned(),
+                "0".to_owned(),
+            ),
+            ("NORA_BACKUP_JOBS_PER_OWNER".to_owned(), "0".to_owned()),
+            (
+                "NORA_BACKUP_DOWNLOADS_PER_CALLER".to_owned(),
+                "0".to_owned(),
+            ),
             ("NORA_BACKUP_ENCRYPTION_KEY".to_owned(), KEY.to_owned()),
             (
                 "NORA_BACKUP_DIR".to_owned(),

@@ -1,5 +1,7 @@
 //! `admin`: AdminService, on the administrators' listener. One file for each group of rpcs.
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
 
 use crate::{
@@ -9,13 +11,28 @@ use crate::{
     output::Output,
 };
 
+pub mod audit;
+pub mod backups;
 pub mod in_place;
+pub mod jobs;
 pub mod pools;
 pub mod room;
 pub mod workers;
 
 /// The address that a standalone's administrators call when nothing else is said.
 const DEFAULT_URL: &str = "127.0.0.1:50552";
+
+/// Items of one page of a list.
+const PAGE_SIZE: usize = 500;
+
+/// The moment that is so long ago.
+fn ago(span: Duration) -> prost_types::Timestamp {
+    let now = jiff::Timestamp::now().as_second();
+    prost_types::Timestamp {
+        seconds: now.saturating_sub(span.as_secs() as i64).max(0),
+        nanos: 0,
+    }
+}
 
 /// Arguments of `admin`.
 #[derive(Debug, Args)]
@@ -61,6 +78,29 @@ pub enum AdminCommand {
         after_help = "Examples:\n  nora-backup admin pools\n  nora-backup admin pools --json"
     )]
     Pools(pools::PoolsArgs),
+    /// List jobs: those that are stuck, retrying or dead, or all
+    #[command(
+        after_help = "Examples:\n  nora-backup admin jobs dead\n  nora-backup admin jobs --pool gpu --state queued\n  \
+        nora-backup admin jobs stuck --json"
+    )]
+    Jobs(jobs::JobsArgs),
+    /// Give failed jobs a new try
+    #[command(
+        after_help = "Examples:\n  nora-backup admin retry 01932f3e-7c4b-7000-8000-000000000001\n  \
+        nora-backup admin retry $(nora-backup admin jobs dead --quiet)"
+    )]
+    Retry(jobs::RetryArgs),
+    /// List everyone's backups, newest first
+    #[command(
+        after_help = "Examples:\n  nora-backup admin backups --state failed --since 24h\n  \
+        nora-backup admin backups --owner user-7 --scheduled"
+    )]
+    Backups(backups::BackupsArgs),
+    /// Show who did what, newest first
+    #[command(after_help = "Examples:\n  nora-backup admin audit my-agent\n  \
+        nora-backup admin audit --caller user-7 --since 7d\n  \
+        nora-backup admin audit --method BackupService/DownloadBackup --json")]
+    Audit(audit::AuditArgs),
 }
 
 /// Runs one of them.
@@ -72,6 +112,10 @@ pub async fn run(global: &Global, args: AdminArgs, out: Output) -> Result<()> {
         AdminCommand::RestoreInPlace(args) => in_place::run(session, args).await,
         AdminCommand::Room => room::run(session).await,
         AdminCommand::Pools(args) => pools::run(session, args).await,
+        AdminCommand::Jobs(args) => jobs::list(session, args).await,
+        AdminCommand::Retry(args) => jobs::retry(session, args).await,
+        AdminCommand::Backups(args) => backups::run(session, args).await,
+        AdminCommand::Audit(args) => audit::run(session, args).await,
     }
 }
 

@@ -1,7 +1,7 @@
 //! `backup`: BackupService.
 
 mod entries;
-mod make;
+pub mod make;
 mod read;
 mod verify;
 

@@ -8,11 +8,11 @@ use std::sync::LazyLock;
 
 use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use proto::backup::v1::{
-    Agent, Backup, BackupEntry, CheckWorkspaceCreationResponse, GetStorageUsageResponse,
-    Integration, KeyRotation, ListAgentsResponse, ListBackupsResponse, ListKeysResponse,
-    ListPoolsResponse, ListRestoresResponse, ListWorkersResponse, PreviewRetentionResponse,
-    RegisterAgentResponse, Restore, Schedule, Source, VerifyBackupResponse,
-    WatchVerificationResponse,
+    Agent, AuditEntry, Backup, BackupEntry, CheckWorkspaceCreationResponse,
+    GetStorageUsageResponse, Integration, Job, KeyRotation, ListAgentsResponse,
+    ListBackupsResponse, ListKeysResponse, ListPoolsResponse, ListRestoresResponse,
+    ListWorkersResponse, OwnedBackup, PreviewRetentionResponse, RegisterAgentResponse, Restore,
+    Schedule, Source, VerifyBackupResponse, WatchVerificationResponse,
 };
 use serde_json::Value;
 
@@ -56,6 +56,7 @@ macro_rules! documents {
 
 documents!(
     Agent,
+    AuditEntry,
     Backup,
     BackupEntry,
     CheckWorkspaceCreationResponse,
@@ -67,7 +68,9 @@ documents!(
     ListKeysResponse,
     ListRestoresResponse,
     ListPoolsResponse,
+    Job,
     ListWorkersResponse,
+    OwnedBackup,
     RegisterAgentResponse,
     Restore,
     PreviewRetentionResponse,

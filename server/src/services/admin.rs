@@ -6,19 +6,24 @@
 use std::sync::Arc;
 
 use proto::backup::v1::{
-    CheckWorkspaceCreationRequest, CheckWorkspaceCreationResponse, GetKeyRotationRequest,
-    GetKeyRotationResponse, ListKeysRequest, ListKeysResponse, ListPoolsRequest, ListPoolsResponse,
-    ListWorkersRequest, ListWorkersResponse, RestoreInPlaceRequest, RestoreInPlaceResponse,
+    CheckWorkspaceCreationRequest, CheckWorkspaceCreationResponse, GetAuditLogRequest,
+    GetAuditLogResponse, GetKeyRotationRequest, GetKeyRotationResponse, ListAllBackupsRequest,
+    ListAllBackupsResponse, ListJobsRequest, ListJobsResponse, ListKeysRequest, ListKeysResponse,
+    ListPoolsRequest, ListPoolsResponse, ListWorkersRequest, ListWorkersResponse,
+    RestoreInPlaceRequest, RestoreInPlaceResponse, RetryJobRequest, RetryJobResponse,
     RotateKeysRequest, RotateKeysResponse, WatchKeyRotationRequest, WatchKeyRotationResponse,
     admin_service_server::AdminService,
 };
 use tonic::{Request, Response, Status, async_trait};
 
 use super::Call;
-use crate::{access, feed::FeedStream, state::State, status::ApiError};
+use crate::{access, feed::FeedStream, state::State, status::ApiError, validation::Checks};
 
 mod admission;
+mod audit;
+mod backups;
 mod in_place;
+mod jobs;
 mod keys;
 mod pools;
 mod workers;
@@ -41,6 +46,21 @@ fn admitted<T>(request: Request<T>) -> Result<Call<T>, ApiError> {
     let call = Call::of(request)?;
     access::may_administer(&call.caller)?;
     Ok(call)
+}
+
+/// A filter that is text: empty is not set.
+fn set(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
+
+/// A filter that is a time, in milliseconds.
+fn time_ms(checks: &mut Checks, field: &str, time: Option<prost_types::Timestamp>) -> Option<i64> {
+    let time = time?;
+    let in_range =
+        (0..=253_402_300_799).contains(&time.seconds) && (0..1_000_000_000).contains(&time.nanos);
+    checks.that(in_range, field, "lies outside of the years 1970 to 9999");
+    let nanos_ms = i64::from(time.nanos) / 1_000_000;
+    Some(time.seconds.saturating_mul(1_000).saturating_add(nanos_ms))
 }
 
 #[async_trait]
@@ -106,5 +126,33 @@ impl AdminService for Admin {
         let call = Call::of(request)?;
         access::may_ask_for_admission(&call.caller)?;
         Ok(Response::new(self.admission(call).await?))
+    }
+
+    async fn list_all_backups(
+        &self,
+        request: Request<ListAllBackupsRequest>,
+    ) -> Result<Response<ListAllBackupsResponse>, Status> {
+        Ok(Response::new(self.all_backups(admitted(request)?).await?))
+    }
+
+    async fn list_jobs(
+        &self,
+        request: Request<ListJobsRequest>,
+    ) -> Result<Response<ListJobsResponse>, Status> {
+        Ok(Response::new(self.jobs(admitted(request)?).await?))
+    }
+
+    async fn retry_job(
+        &self,
+        request: Request<RetryJobRequest>,
+    ) -> Result<Response<RetryJobResponse>, Status> {
+        Ok(Response::new(self.retry(admitted(request)?).await?))
+    }
+
+    async fn get_audit_log(
+        &self,
+        request: Request<GetAuditLogRequest>,
+    ) -> Result<Response<GetAuditLogResponse>, Status> {
+        Ok(Response::new(self.audit_log(admitted(request)?).await?))
     }
 }
