@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -63,6 +64,8 @@ class Agent(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     RESTORE_ID_FIELD_NUMBER: _builtins.int
+    PATTERNS_FIELD_NUMBER: _builtins.int
+    SIZE_WARNING_BYTES_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """Nora's id of the agent, chosen by the caller: 1 to 64 characters of a-z,
     0-9, '-' and '_', beginning with a letter or digit.
@@ -85,6 +88,10 @@ class Agent(_message.Message):
     """
     restore_id: _builtins.str
     """Output only. The restore that made this agent; empty for registered ones."""
+    size_warning_bytes: _builtins.int
+    """From which size of its files on a backup carries a warning. 0: as the
+    operator set it (NORA_BACKUP_SIZE_WARNING_MB).
+    """
     @_builtins.property
     def source(self) -> Global___Source:
         """Where its state lives."""
@@ -101,6 +108,14 @@ class Agent(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When it was last changed."""
 
+    @_builtins.property
+    def patterns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What is left out of backups, as lines of a .gitignore file at the top of the
+        agent (its folder, or the root of its container): the last pattern that
+        matches decides, "!" takes back in, and nothing can be taken back in from
+        below a folder that is left out. At most 100, each 1 to 1,024 bytes.
+        """
+
     def __init__(
         self,
         *,
@@ -115,10 +130,12 @@ class Agent(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
         restore_id: _builtins.str = ...,
+        patterns: _abc.Iterable[_builtins.str] | None = ...,
+        size_warning_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "source", b"source", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "integrations", b"integrations", "owner_id", b"owner_id", "pool", b"pool", "restore_id", b"restore_id", "source", b"source", "update_time", b"update_time", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "integrations", b"integrations", "owner_id", b"owner_id", "patterns", b"patterns", "pool", b"pool", "restore_id", b"restore_id", "size_warning_bytes", b"size_warning_bytes", "source", b"source", "update_time", b"update_time", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -189,6 +206,7 @@ class DockerSource(_message.Message):
     CONTAINER_FIELD_NUMBER: _builtins.int
     PATHS_FIELD_NUMBER: _builtins.int
     CONSISTENCY_FIELD_NUMBER: _builtins.int
+    HOOKS_FIELD_NUMBER: _builtins.int
     container: _builtins.str
     """Container id or name, 1 to 255 characters."""
     consistency: Global___Consistency.ValueType
@@ -199,20 +217,109 @@ class DockerSource(_message.Message):
         volumes and everything that differs from its image.
         """
 
+    @_builtins.property
+    def hooks(self) -> Global___Hooks:
+        """Commands that are run in the container around each backup, while it runs;
+        left out while it is stopped.
+        """
+
     def __init__(
         self,
         *,
         container: _builtins.str = ...,
         paths: _abc.Iterable[_builtins.str] | None = ...,
         consistency: Global___Consistency.ValueType = ...,
+        hooks: Global___Hooks | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hooks", b"hooks"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "container", b"container", "paths", b"paths"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "container", b"container", "hooks", b"hooks", "paths", b"paths"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DockerSource: _TypeAlias = DockerSource  # noqa: Y015
+
+@_typing.final
+class Hooks(_message.Message):
+    """Commands around the reading of a container: for example one that has a
+    database write everything to its files, and one that lets it go on. They are
+    not run by a shell. With CONSISTENCY_PAUSE the container is paused after
+    `before` and resumed before `after`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    CONTINUE_ON_ERROR_FIELD_NUMBER: _builtins.int
+    continue_on_error: _builtins.bool
+    """Whether the backup is made, with a warning, even when `before` fails."""
+    @_builtins.property
+    def before(self) -> Global___HookCommand:
+        """Run before the container is read. When it fails, so does the backup, with
+        the command's exit code and last lines (HOOK_FAILED).
+        """
+
+    @_builtins.property
+    def after(self) -> Global___HookCommand:
+        """Run when the container has been read, and whenever `before` was begun: also
+        after a failure, a cancellation, a time limit or the loss of the worker,
+        then by whichever worker takes over; so it may be run more than once. When
+        it fails, the backup carries a warning.
+        """
+
+    def __init__(
+        self,
+        *,
+        before: Global___HookCommand | None = ...,
+        after: Global___HookCommand | None = ...,
+        continue_on_error: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "continue_on_error", b"continue_on_error"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Hooks: _TypeAlias = Hooks  # noqa: Y015
+
+@_typing.final
+class HookCommand(_message.Message):
+    """A command in a container."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ARGV_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    user: _builtins.str
+    """The user to run it as, as `docker exec --user` takes it, up to 128
+    characters. Default: the container's.
+    """
+    @_builtins.property
+    def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The program and its arguments: 1 to 64, together at most 16,384 bytes."""
+
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """How long it may take: 1 second to 10 minutes. Default: 1 minute. A command
+        that takes longer counts as failed; the engine can't end it, so it goes on.
+        """
+
+    def __init__(
+        self,
+        *,
+        argv: _abc.Iterable[_builtins.str] | None = ...,
+        user: _builtins.str = ...,
+        timeout: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "timeout", b"timeout", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HookCommand: _TypeAlias = HookCommand  # noqa: Y015
 
 @_typing.final
 class Integration(_message.Message):

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from nora.backup.v1 import agent_pb2 as nora_dot_backup_dot_v1_dot_agent__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"nora/backup/v1/agent_service.proto\x12\x0enora.backup.v1\x1a\x1anora/backup/v1/agent.proto\"<\n\x14RegisterAgentRequest\x12$\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x15.nora.backup.v1.Agent\"N\n\x15RegisterAgentResponse\x12$\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x15.nora.backup.v1.Agent\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"#\n\x0fGetAgentRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\"8\n\x10GetAgentResponse\x12$\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x15.nora.backup.v1.Agent\"b\n\x11ListAgentsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x10\n\x08owner_id\x18\x03 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x04 \x01(\t\"T\n\x12ListAgentsResponse\x12%\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x15.nora.backup.v1.Agent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"B\n\x16\x44\x65registerAgentRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x16\n\x0e\x64\x65lete_backups\x18\x02 \x01(\x08\"\x19\n\x17\x44\x65registerAgentResponse2\xf4\x02\n\x0c\x41gentService\x12\\\n\rRegisterAgent\x12$.nora.backup.v1.RegisterAgentRequest\x1a%.nora.backup.v1.RegisterAgentResponse\x12M\n\x08GetAgent\x12\x1f.nora.backup.v1.GetAgentRequest\x1a .nora.backup.v1.GetAgentResponse\x12S\n\nListAgents\x12!.nora.backup.v1.ListAgentsRequest\x1a\".nora.backup.v1.ListAgentsResponse\x12\x62\n\x0f\x44\x65registerAgent\x12&.nora.backup.v1.DeregisterAgentRequest\x1a\'.nora.backup.v1.DeregisterAgentResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"nora/backup/v1/agent_service.proto\x12\x0enora.backup.v1\x1a\x1anora/backup/v1/agent.proto\"<\n\x14RegisterAgentRequest\x12$\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x15.nora.backup.v1.Agent\"N\n\x15RegisterAgentResponse\x12$\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x15.nora.backup.v1.Agent\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"#\n\x0fGetAgentRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\"8\n\x10GetAgentResponse\x12$\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x15.nora.backup.v1.Agent\"b\n\x11ListAgentsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x10\n\x08owner_id\x18\x03 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x04 \x01(\t\"T\n\x12ListAgentsResponse\x12%\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x15.nora.backup.v1.Agent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"n\n\x16\x44\x65registerAgentRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x16\n\x0e\x64\x65lete_backups\x18\x02 \x01(\x08\x12\x14\n\x0c\x63rypto_erase\x18\x03 \x01(\x08\x12\x14\n\x0ckeep_backups\x18\x04 \x01(\x08\"\x19\n\x17\x44\x65registerAgentResponse2\xf4\x02\n\x0c\x41gentService\x12\\\n\rRegisterAgent\x12$.nora.backup.v1.RegisterAgentRequest\x1a%.nora.backup.v1.RegisterAgentResponse\x12M\n\x08GetAgent\x12\x1f.nora.backup.v1.GetAgentRequest\x1a .nora.backup.v1.GetAgentResponse\x12S\n\nListAgents\x12!.nora.backup.v1.ListAgentsRequest\x1a\".nora.backup.v1.ListAgentsResponse\x12\x62\n\x0f\x44\x65registerAgent\x12&.nora.backup.v1.DeregisterAgentRequest\x1a\'.nora.backup.v1.DeregisterAgentResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,9 +45,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTAGENTSRESPONSE']._serialized_start=419
   _globals['_LISTAGENTSRESPONSE']._serialized_end=503
   _globals['_DEREGISTERAGENTREQUEST']._serialized_start=505
-  _globals['_DEREGISTERAGENTREQUEST']._serialized_end=571
-  _globals['_DEREGISTERAGENTRESPONSE']._serialized_start=573
-  _globals['_DEREGISTERAGENTRESPONSE']._serialized_end=598
-  _globals['_AGENTSERVICE']._serialized_start=601
-  _globals['_AGENTSERVICE']._serialized_end=973
+  _globals['_DEREGISTERAGENTREQUEST']._serialized_end=615
+  _globals['_DEREGISTERAGENTRESPONSE']._serialized_start=617
+  _globals['_DEREGISTERAGENTRESPONSE']._serialized_end=642
+  _globals['_AGENTSERVICE']._serialized_start=645
+  _globals['_AGENTSERVICE']._serialized_end=1017
 # @@protoc_insertion_point(module_scope)

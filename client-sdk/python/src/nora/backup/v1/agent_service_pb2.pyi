@@ -189,19 +189,36 @@ class DeregisterAgentRequest(_message.Message):
 
     AGENT_ID_FIELD_NUMBER: _builtins.int
     DELETE_BACKUPS_FIELD_NUMBER: _builtins.int
+    CRYPTO_ERASE_FIELD_NUMBER: _builtins.int
+    KEEP_BACKUPS_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """The agent. Required."""
     delete_backups: _builtins.bool
-    """Deletes its backups too. Without it an agent that has any is kept."""
+    """Deletes its backups too; also those of an agent that was forgotten before
+    with keep_backups.
+    """
+    crypto_erase: _builtins.bool
+    """Deletes its backups by destroying the data keys that they are sealed under,
+    at every destination and before anything else: from then on no copy of them
+    can be read, wherever one may lie. The rest follows. Implies delete_backups.
+    """
+    keep_backups: _builtins.bool
+    """Keeps its backups: its owner lists, downloads, verifies, deletes and restores
+    them as before, rules of retention hold, and no new ones are made. The id stays
+    the owner's: RegisterAgent with it takes the backups up again. The agent is gone
+    for good with its last backup.
+    """
     def __init__(
         self,
         *,
         agent_id: _builtins.str = ...,
         delete_backups: _builtins.bool = ...,
+        crypto_erase: _builtins.bool = ...,
+        keep_backups: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "delete_backups", b"delete_backups"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "crypto_erase", b"crypto_erase", "delete_backups", b"delete_backups", "keep_backups", b"keep_backups"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -99,9 +99,10 @@ class AgentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeregisterAgent(self, request, context):
-        """Forgets an agent. Errors: NOT_FOUND (AGENT_NOT_FOUND);
-        FAILED_PRECONDITION (AGENT_HAS_BACKUPS) while it has backups and
-        delete_backups is not set; FAILED_PRECONDITION (AGENT_BUSY) while one of its
+        """Forgets an agent; its backups are deleted or kept, as asked. Errors:
+        INVALID_ARGUMENT when both are asked; NOT_FOUND (AGENT_NOT_FOUND);
+        FAILED_PRECONDITION (AGENT_HAS_BACKUPS) while it has backups and neither
+        delete_backups nor keep_backups is set; FAILED_PRECONDITION (AGENT_BUSY) while one of its
         jobs runs; FAILED_PRECONDITION (BACKUP_PROTECTED) while a backup that it
         would delete is protected. Its schedule goes with it.
         """

@@ -53,9 +53,10 @@ class AgentServiceStub:
     for a user. Errors: INVALID_ARGUMENT (page_token).
     """
     DeregisterAgent: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.DeregisterAgentRequest, _agent_service_pb2.DeregisterAgentResponse]
-    """Forgets an agent. Errors: NOT_FOUND (AGENT_NOT_FOUND);
-    FAILED_PRECONDITION (AGENT_HAS_BACKUPS) while it has backups and
-    delete_backups is not set; FAILED_PRECONDITION (AGENT_BUSY) while one of its
+    """Forgets an agent; its backups are deleted or kept, as asked. Errors:
+    INVALID_ARGUMENT when both are asked; NOT_FOUND (AGENT_NOT_FOUND);
+    FAILED_PRECONDITION (AGENT_HAS_BACKUPS) while it has backups and neither
+    delete_backups nor keep_backups is set; FAILED_PRECONDITION (AGENT_BUSY) while one of its
     jobs runs; FAILED_PRECONDITION (BACKUP_PROTECTED) while a backup that it
     would delete is protected. Its schedule goes with it.
     """
@@ -85,9 +86,10 @@ class AgentServiceAsyncStub(AgentServiceStub):
     for a user. Errors: INVALID_ARGUMENT (page_token).
     """
     DeregisterAgent: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.DeregisterAgentRequest, _agent_service_pb2.DeregisterAgentResponse]  # type: ignore[assignment]
-    """Forgets an agent. Errors: NOT_FOUND (AGENT_NOT_FOUND);
-    FAILED_PRECONDITION (AGENT_HAS_BACKUPS) while it has backups and
-    delete_backups is not set; FAILED_PRECONDITION (AGENT_BUSY) while one of its
+    """Forgets an agent; its backups are deleted or kept, as asked. Errors:
+    INVALID_ARGUMENT when both are asked; NOT_FOUND (AGENT_NOT_FOUND);
+    FAILED_PRECONDITION (AGENT_HAS_BACKUPS) while it has backups and neither
+    delete_backups nor keep_backups is set; FAILED_PRECONDITION (AGENT_BUSY) while one of its
     jobs runs; FAILED_PRECONDITION (BACKUP_PROTECTED) while a backup that it
     would delete is protected. Its schedule goes with it.
     """
@@ -138,9 +140,10 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _agent_service_pb2.DeregisterAgentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_service_pb2.DeregisterAgentResponse, _abc.Awaitable[_agent_service_pb2.DeregisterAgentResponse]]:
-        """Forgets an agent. Errors: NOT_FOUND (AGENT_NOT_FOUND);
-        FAILED_PRECONDITION (AGENT_HAS_BACKUPS) while it has backups and
-        delete_backups is not set; FAILED_PRECONDITION (AGENT_BUSY) while one of its
+        """Forgets an agent; its backups are deleted or kept, as asked. Errors:
+        INVALID_ARGUMENT when both are asked; NOT_FOUND (AGENT_NOT_FOUND);
+        FAILED_PRECONDITION (AGENT_HAS_BACKUPS) while it has backups and neither
+        delete_backups nor keep_backups is set; FAILED_PRECONDITION (AGENT_BUSY) while one of its
         jobs runs; FAILED_PRECONDITION (BACKUP_PROTECTED) while a backup that it
         would delete is protected. Its schedule goes with it.
         """

@@ -78,6 +78,8 @@ class Backup(_message.Message):
         """CreateBackup."""
         TRIGGER_SCHEDULE: Backup._Trigger.ValueType  # 2
         """A schedule."""
+        TRIGGER_SAFETY: Backup._Trigger.ValueType  # 3
+        """A restore in place, before it replaces the agent."""
 
     class Trigger(_Trigger, metaclass=_TriggerEnumTypeWrapper):
         """What asked for a backup."""
@@ -88,6 +90,8 @@ class Backup(_message.Message):
     """CreateBackup."""
     TRIGGER_SCHEDULE: Backup.Trigger.ValueType  # 2
     """A schedule."""
+    TRIGGER_SAFETY: Backup.Trigger.ValueType  # 3
+    """A restore in place, before it replaces the agent."""
 
     BACKUP_ID_FIELD_NUMBER: _builtins.int
     AGENT_ID_FIELD_NUMBER: _builtins.int

@@ -112,6 +112,52 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """NOT_FOUND: the agent has no schedule."""
     ERROR_REASON_BACKUP_PROTECTED: _ErrorReason.ValueType  # 51
     """FAILED_PRECONDITION: the backup is protected; take that back first."""
+    ERROR_REASON_DESTINATION_MISCONFIGURED: _ErrorReason.ValueType  # 65
+    """FAILED_PRECONDITION: a setting of the destination is wrong; the message names it."""
+    ERROR_REASON_DESTINATION_UNTRUSTED: _ErrorReason.ValueType  # 66
+    """FAILED_PRECONDITION: the destination is not the one that is expected (host key,
+    TLS certificate).
+    """
+    ERROR_REASON_KEY_ROTATION_RUNNING: _ErrorReason.ValueType  # 70
+    """FAILED_PRECONDITION: keys are being rotated; watch that rotation, which is named."""
+    ERROR_REASON_KEY_NOT_HELD: _ErrorReason.ValueType  # 71
+    """FAILED_PRECONDITION: workers or servers that are named do not write with the key."""
+    ERROR_REASON_KEYS_NOT_ROTATED: _ErrorReason.ValueType  # 72
+    """FAILED_PRECONDITION: vaults that are named are not under the key yet."""
+    ERROR_REASON_KEYS_GONE: _ErrorReason.ValueType  # 73
+    """DATA_LOSS: the vault's data keys are gone, so that nothing of it can be read."""
+    ERROR_REASON_KEY_ROTATION_NOT_FOUND: _ErrorReason.ValueType  # 74
+    """NOT_FOUND: there is no such rotation of keys."""
+    ERROR_REASON_JOB_NOT_FOUND: _ErrorReason.ValueType  # 85
+    """NOT_FOUND: no such job."""
+    ERROR_REASON_JOB_NOT_FAILED: _ErrorReason.ValueType  # 86
+    """FAILED_PRECONDITION: the job has not failed, so there is nothing to try again."""
+    ERROR_REASON_TOO_MANY_CREATES: _ErrorReason.ValueType  # 87
+    """RESOURCE_EXHAUSTED: the caller asks for new work too often; see RetryInfo and
+    QuotaFailure.
+    """
+    ERROR_REASON_TOO_MANY_JOBS: _ErrorReason.ValueType  # 88
+    """RESOURCE_EXHAUSTED: too many jobs of the caller wait or run; see QuotaFailure."""
+    ERROR_REASON_TOO_MANY_DOWNLOADS: _ErrorReason.ValueType  # 89
+    """RESOURCE_EXHAUSTED: too many downloads of the caller go on; see QuotaFailure."""
+    ERROR_REASON_HOOK_FAILED: _ErrorReason.ValueType  # 95
+    """FAILED_PRECONDITION: the command before the backup failed; the message has its
+    exit code and last lines.
+    """
+    ERROR_REASON_OBJECT_REPLAYED: _ErrorReason.ValueType  # 80
+    """DATA_LOSS: an object in the destination is whole, and not the one that was
+    stored last under its name: the destination serves an older or another state.
+    """
+    ERROR_REASON_VAULT_ROLLED_BACK: _ErrorReason.ValueType  # 81
+    """DATA_LOSS: the destination holds less of the agent's vault than was stored
+    there: an older state, the wrong place, or nothing at all.
+    """
+    ERROR_REASON_SOURCE_KIND_MISMATCH: _ErrorReason.ValueType  # 96
+    """FAILED_PRECONDITION: the backup is of another kind of source than the agent has now."""
+    ERROR_REASON_SAFETY_BACKUP_FAILED: _ErrorReason.ValueType  # 97
+    """FAILED_PRECONDITION: the backup that a restore in place makes first failed; nothing
+    was changed.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The stable reasons of google.rpc.ErrorInfo (domain "nora.backup") and of
@@ -208,4 +254,50 @@ ERROR_REASON_SCHEDULE_NOT_FOUND: ErrorReason.ValueType  # 50
 """NOT_FOUND: the agent has no schedule."""
 ERROR_REASON_BACKUP_PROTECTED: ErrorReason.ValueType  # 51
 """FAILED_PRECONDITION: the backup is protected; take that back first."""
+ERROR_REASON_DESTINATION_MISCONFIGURED: ErrorReason.ValueType  # 65
+"""FAILED_PRECONDITION: a setting of the destination is wrong; the message names it."""
+ERROR_REASON_DESTINATION_UNTRUSTED: ErrorReason.ValueType  # 66
+"""FAILED_PRECONDITION: the destination is not the one that is expected (host key,
+TLS certificate).
+"""
+ERROR_REASON_KEY_ROTATION_RUNNING: ErrorReason.ValueType  # 70
+"""FAILED_PRECONDITION: keys are being rotated; watch that rotation, which is named."""
+ERROR_REASON_KEY_NOT_HELD: ErrorReason.ValueType  # 71
+"""FAILED_PRECONDITION: workers or servers that are named do not write with the key."""
+ERROR_REASON_KEYS_NOT_ROTATED: ErrorReason.ValueType  # 72
+"""FAILED_PRECONDITION: vaults that are named are not under the key yet."""
+ERROR_REASON_KEYS_GONE: ErrorReason.ValueType  # 73
+"""DATA_LOSS: the vault's data keys are gone, so that nothing of it can be read."""
+ERROR_REASON_KEY_ROTATION_NOT_FOUND: ErrorReason.ValueType  # 74
+"""NOT_FOUND: there is no such rotation of keys."""
+ERROR_REASON_JOB_NOT_FOUND: ErrorReason.ValueType  # 85
+"""NOT_FOUND: no such job."""
+ERROR_REASON_JOB_NOT_FAILED: ErrorReason.ValueType  # 86
+"""FAILED_PRECONDITION: the job has not failed, so there is nothing to try again."""
+ERROR_REASON_TOO_MANY_CREATES: ErrorReason.ValueType  # 87
+"""RESOURCE_EXHAUSTED: the caller asks for new work too often; see RetryInfo and
+QuotaFailure.
+"""
+ERROR_REASON_TOO_MANY_JOBS: ErrorReason.ValueType  # 88
+"""RESOURCE_EXHAUSTED: too many jobs of the caller wait or run; see QuotaFailure."""
+ERROR_REASON_TOO_MANY_DOWNLOADS: ErrorReason.ValueType  # 89
+"""RESOURCE_EXHAUSTED: too many downloads of the caller go on; see QuotaFailure."""
+ERROR_REASON_HOOK_FAILED: ErrorReason.ValueType  # 95
+"""FAILED_PRECONDITION: the command before the backup failed; the message has its
+exit code and last lines.
+"""
+ERROR_REASON_OBJECT_REPLAYED: ErrorReason.ValueType  # 80
+"""DATA_LOSS: an object in the destination is whole, and not the one that was
+stored last under its name: the destination serves an older or another state.
+"""
+ERROR_REASON_VAULT_ROLLED_BACK: ErrorReason.ValueType  # 81
+"""DATA_LOSS: the destination holds less of the agent's vault than was stored
+there: an older state, the wrong place, or nothing at all.
+"""
+ERROR_REASON_SOURCE_KIND_MISMATCH: ErrorReason.ValueType  # 96
+"""FAILED_PRECONDITION: the backup is of another kind of source than the agent has now."""
+ERROR_REASON_SAFETY_BACKUP_FAILED: ErrorReason.ValueType  # 97
+"""FAILED_PRECONDITION: the backup that a restore in place makes first failed; nothing
+was changed.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -24,7 +24,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 @_typing.final
 class Restore(_message.Message):
     """A backup brought back as a new agent: first a draft, then a job. The
-    original agent, its container and its volumes are never touched.
+    original agent, its container and its volumes are never touched, except by
+    AdminService.RestoreInPlace.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -44,11 +45,13 @@ class Restore(_message.Message):
         STATE_RUNNING: Restore._State.ValueType  # 3
         """A worker runs it, or it waits for its next attempt."""
         STATE_COMPLETED: Restore._State.ValueType  # 4
-        """The new agent is there and registered."""
+        """The new agent is there and registered; in place: the agent is replaced."""
         STATE_FAILED: Restore._State.ValueType  # 5
-        """It ended without success and left nothing half-made; failure says why."""
+        """It ended without success and left nothing half-made; failure says why. In
+        place: what was there is put back.
+        """
         STATE_CANCELED: Restore._State.ValueType  # 6
-        """It was canceled and left nothing half-made."""
+        """It was canceled and left nothing half-made. In place: as FAILED."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """Where a restore stands."""
@@ -62,11 +65,13 @@ class Restore(_message.Message):
     STATE_RUNNING: Restore.State.ValueType  # 3
     """A worker runs it, or it waits for its next attempt."""
     STATE_COMPLETED: Restore.State.ValueType  # 4
-    """The new agent is there and registered."""
+    """The new agent is there and registered; in place: the agent is replaced."""
     STATE_FAILED: Restore.State.ValueType  # 5
-    """It ended without success and left nothing half-made; failure says why."""
+    """It ended without success and left nothing half-made; failure says why. In
+    place: what was there is put back.
+    """
     STATE_CANCELED: Restore.State.ValueType  # 6
-    """It was canceled and left nothing half-made."""
+    """It was canceled and left nothing half-made. In place: as FAILED."""
 
     RESTORE_ID_FIELD_NUMBER: _builtins.int
     BACKUP_ID_FIELD_NUMBER: _builtins.int
@@ -80,12 +85,23 @@ class Restore(_message.Message):
     FAILURE_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    IN_PLACE_FIELD_NUMBER: _builtins.int
+    SAFETY_BACKUP_ID_FIELD_NUMBER: _builtins.int
     restore_id: _builtins.str
     """Output only. The restore's id: a UUID."""
     backup_id: _builtins.str
     """The backup."""
     state: Global___Restore.State.ValueType
     """Output only. Where it stands."""
+    in_place: _builtins.bool
+    """Output only. Whether it replaces the agent itself (RestoreInPlace): plan then
+    names that agent and where it lives. It is PENDING while the safety backup is
+    made, with that one's progress.
+    """
+    safety_backup_id: _builtins.str
+    """Output only. The backup that was made before the agent was replaced: protected
+    until the restore has COMPLETED, and kept as any other from then on.
+    """
     @_builtins.property
     def plan(self) -> Global___RestorePlan:
         """What would be, or was, made."""
@@ -137,10 +153,12 @@ class Restore(_message.Message):
         failure: _progress_pb2.Failure | None = ...,
         progress: _progress_pb2.Progress | None = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
+        in_place: _builtins.bool = ...,
+        safety_backup_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "expire_time", b"expire_time", "failure", b"failure", "plan", b"plan", "progress", b"progress", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_id", b"backup_id", "create_time", b"create_time", "decisions", b"decisions", "end_time", b"end_time", "expire_time", b"expire_time", "failure", b"failure", "plan", b"plan", "progress", b"progress", "restore_id", b"restore_id", "start_time", b"start_time", "state", b"state", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_id", b"backup_id", "create_time", b"create_time", "decisions", b"decisions", "end_time", b"end_time", "expire_time", b"expire_time", "failure", b"failure", "in_place", b"in_place", "plan", b"plan", "progress", b"progress", "restore_id", b"restore_id", "safety_backup_id", b"safety_backup_id", "start_time", b"start_time", "state", b"state", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,15 +4,15 @@
 
 import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
-import type { Timestamp } from "@bufbuild/protobuf/wkt";
-import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_duration, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file nora/backup/v1/agent.proto.
  */
 export const file_nora_backup_v1_agent: GenFile = /*@__PURE__*/
-  fileDesc("Chpub3JhL2JhY2t1cC92MS9hZ2VudC5wcm90bxIObm9yYS5iYWNrdXAudjEixAIKBUFnZW50EhAKCGFnZW50X2lkGAEgASgJEhQKDGRpc3BsYXlfbmFtZRgCIAEoCRIQCghvd25lcl9pZBgDIAEoCRIUCgx3b3Jrc3BhY2VfaWQYBCABKAkSJgoGc291cmNlGAUgASgLMhYubm9yYS5iYWNrdXAudjEuU291cmNlEjEKDGludGVncmF0aW9ucxgGIAMoCzIbLm5vcmEuYmFja3VwLnYxLkludGVncmF0aW9uEgwKBHBvb2wYByABKAkSLwoLY3JlYXRlX3RpbWUYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRldGFnGAogASgJEhIKCnJlc3RvcmVfaWQYCyABKAkidgoGU291cmNlEjQKCWRpcmVjdG9yeRgBIAEoCzIfLm5vcmEuYmFja3VwLnYxLkRpcmVjdG9yeVNvdXJjZUgAEi4KBmRvY2tlchgCIAEoCzIcLm5vcmEuYmFja3VwLnYxLkRvY2tlclNvdXJjZUgAQgYKBGtpbmQiHwoPRGlyZWN0b3J5U291cmNlEgwKBHBhdGgYASABKAkiYgoMRG9ja2VyU291cmNlEhEKCWNvbnRhaW5lchgBIAEoCRINCgVwYXRocxgCIAMoCRIwCgtjb25zaXN0ZW5jeRgDIAEoDjIbLm5vcmEuYmFja3VwLnYxLkNvbnNpc3RlbmN5Ij4KC0ludGVncmF0aW9uEgwKBHR5cGUYASABKAkSDAoEbmFtZRgCIAEoCRITCgtjb25maWdfanNvbhgDIAEoCSpXCgtDb25zaXN0ZW5jeRIbChdDT05TSVNURU5DWV9VTlNQRUNJRklFRBAAEhQKEENPTlNJU1RFTkNZX0xJVkUQARIVChFDT05TSVNURU5DWV9QQVVTRRACYgZwcm90bzM", [file_google_protobuf_timestamp]);
+  fileDesc("Chpub3JhL2JhY2t1cC92MS9hZ2VudC5wcm90bxIObm9yYS5iYWNrdXAudjEi8gIKBUFnZW50EhAKCGFnZW50X2lkGAEgASgJEhQKDGRpc3BsYXlfbmFtZRgCIAEoCRIQCghvd25lcl9pZBgDIAEoCRIUCgx3b3Jrc3BhY2VfaWQYBCABKAkSJgoGc291cmNlGAUgASgLMhYubm9yYS5iYWNrdXAudjEuU291cmNlEjEKDGludGVncmF0aW9ucxgGIAMoCzIbLm5vcmEuYmFja3VwLnYxLkludGVncmF0aW9uEgwKBHBvb2wYByABKAkSLwoLY3JlYXRlX3RpbWUYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRldGFnGAogASgJEhIKCnJlc3RvcmVfaWQYCyABKAkSEAoIcGF0dGVybnMYDCADKAkSGgoSc2l6ZV93YXJuaW5nX2J5dGVzGA0gASgEInYKBlNvdXJjZRI0CglkaXJlY3RvcnkYASABKAsyHy5ub3JhLmJhY2t1cC52MS5EaXJlY3RvcnlTb3VyY2VIABIuCgZkb2NrZXIYAiABKAsyHC5ub3JhLmJhY2t1cC52MS5Eb2NrZXJTb3VyY2VIAEIGCgRraW5kIh8KD0RpcmVjdG9yeVNvdXJjZRIMCgRwYXRoGAEgASgJIogBCgxEb2NrZXJTb3VyY2USEQoJY29udGFpbmVyGAEgASgJEg0KBXBhdGhzGAIgAygJEjAKC2NvbnNpc3RlbmN5GAMgASgOMhsubm9yYS5iYWNrdXAudjEuQ29uc2lzdGVuY3kSJAoFaG9va3MYBCABKAsyFS5ub3JhLmJhY2t1cC52MS5Ib29rcyJ7CgVIb29rcxIrCgZiZWZvcmUYASABKAsyGy5ub3JhLmJhY2t1cC52MS5Ib29rQ29tbWFuZBIqCgVhZnRlchgCIAEoCzIbLm5vcmEuYmFja3VwLnYxLkhvb2tDb21tYW5kEhkKEWNvbnRpbnVlX29uX2Vycm9yGAMgASgIIlUKC0hvb2tDb21tYW5kEgwKBGFyZ3YYASADKAkSDAoEdXNlchgCIAEoCRIqCgd0aW1lb3V0GAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIj4KC0ludGVncmF0aW9uEgwKBHR5cGUYASABKAkSDAoEbmFtZRgCIAEoCRITCgtjb25maWdfanNvbhgDIAEoCSpXCgtDb25zaXN0ZW5jeRIbChdDT05TSVNURU5DWV9VTlNQRUNJRklFRBAAEhQKEENPTlNJU1RFTkNZX0xJVkUQARIVChFDT05TSVNURU5DWV9QQVVTRRACYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * What is backed up: an owner's agent, where its state lives, and what it is
@@ -101,6 +101,24 @@ export type Agent = Message<"nora.backup.v1.Agent"> & {
    * @generated from field: string restore_id = 11;
    */
   restoreId: string;
+
+  /**
+   * What is left out of backups, as lines of a .gitignore file at the top of the
+   * agent (its folder, or the root of its container): the last pattern that
+   * matches decides, "!" takes back in, and nothing can be taken back in from
+   * below a folder that is left out. At most 100, each 1 to 1,024 bytes.
+   *
+   * @generated from field: repeated string patterns = 12;
+   */
+  patterns: string[];
+
+  /**
+   * From which size of its files on a backup carries a warning. 0: as the
+   * operator set it (NORA_BACKUP_SIZE_WARNING_MB).
+   *
+   * @generated from field: uint64 size_warning_bytes = 13;
+   */
+  sizeWarningBytes: bigint;
 };
 
 /**
@@ -196,6 +214,14 @@ export type DockerSource = Message<"nora.backup.v1.DockerSource"> & {
    * @generated from field: nora.backup.v1.Consistency consistency = 3;
    */
   consistency: Consistency;
+
+  /**
+   * Commands that are run in the container around each backup, while it runs;
+   * left out while it is stopped.
+   *
+   * @generated from field: nora.backup.v1.Hooks hooks = 4;
+   */
+  hooks?: Hooks | undefined;
 };
 
 /**
@@ -204,6 +230,85 @@ export type DockerSource = Message<"nora.backup.v1.DockerSource"> & {
  */
 export const DockerSourceSchema: GenMessage<DockerSource> = /*@__PURE__*/
   messageDesc(file_nora_backup_v1_agent, 3);
+
+/**
+ * Commands around the reading of a container: for example one that has a
+ * database write everything to its files, and one that lets it go on. They are
+ * not run by a shell. With CONSISTENCY_PAUSE the container is paused after
+ * `before` and resumed before `after`.
+ *
+ * @generated from message nora.backup.v1.Hooks
+ */
+export type Hooks = Message<"nora.backup.v1.Hooks"> & {
+  /**
+   * Run before the container is read. When it fails, so does the backup, with
+   * the command's exit code and last lines (HOOK_FAILED).
+   *
+   * @generated from field: nora.backup.v1.HookCommand before = 1;
+   */
+  before?: HookCommand | undefined;
+
+  /**
+   * Run when the container has been read, and whenever `before` was begun: also
+   * after a failure, a cancellation, a time limit or the loss of the worker,
+   * then by whichever worker takes over; so it may be run more than once. When
+   * it fails, the backup carries a warning.
+   *
+   * @generated from field: nora.backup.v1.HookCommand after = 2;
+   */
+  after?: HookCommand | undefined;
+
+  /**
+   * Whether the backup is made, with a warning, even when `before` fails.
+   *
+   * @generated from field: bool continue_on_error = 3;
+   */
+  continueOnError: boolean;
+};
+
+/**
+ * Describes the message nora.backup.v1.Hooks.
+ * Use `create(HooksSchema)` to create a new message.
+ */
+export const HooksSchema: GenMessage<Hooks> = /*@__PURE__*/
+  messageDesc(file_nora_backup_v1_agent, 4);
+
+/**
+ * A command in a container.
+ *
+ * @generated from message nora.backup.v1.HookCommand
+ */
+export type HookCommand = Message<"nora.backup.v1.HookCommand"> & {
+  /**
+   * The program and its arguments: 1 to 64, together at most 16,384 bytes.
+   *
+   * @generated from field: repeated string argv = 1;
+   */
+  argv: string[];
+
+  /**
+   * The user to run it as, as `docker exec --user` takes it, up to 128
+   * characters. Default: the container's.
+   *
+   * @generated from field: string user = 2;
+   */
+  user: string;
+
+  /**
+   * How long it may take: 1 second to 10 minutes. Default: 1 minute. A command
+   * that takes longer counts as failed; the engine can't end it, so it goes on.
+   *
+   * @generated from field: google.protobuf.Duration timeout = 3;
+   */
+  timeout?: Duration | undefined;
+};
+
+/**
+ * Describes the message nora.backup.v1.HookCommand.
+ * Use `create(HookCommandSchema)` to create a new message.
+ */
+export const HookCommandSchema: GenMessage<HookCommand> = /*@__PURE__*/
+  messageDesc(file_nora_backup_v1_agent, 5);
 
 /**
  * Something an agent is connected to: a channel, a tool, a credential's name.
@@ -239,7 +344,7 @@ export type Integration = Message<"nora.backup.v1.Integration"> & {
  * Use `create(IntegrationSchema)` to create a new message.
  */
 export const IntegrationSchema: GenMessage<Integration> = /*@__PURE__*/
-  messageDesc(file_nora_backup_v1_agent, 4);
+  messageDesc(file_nora_backup_v1_agent, 6);
 
 /**
  * What happens to a source while it is read.

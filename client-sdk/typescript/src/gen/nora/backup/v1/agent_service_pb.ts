@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file nora/backup/v1/agent_service.proto.
  */
 export const file_nora_backup_v1_agent_service: GenFile = /*@__PURE__*/
-  fileDesc("CiJub3JhL2JhY2t1cC92MS9hZ2VudF9zZXJ2aWNlLnByb3RvEg5ub3JhLmJhY2t1cC52MSI8ChRSZWdpc3RlckFnZW50UmVxdWVzdBIkCgVhZ2VudBgBIAEoCzIVLm5vcmEuYmFja3VwLnYxLkFnZW50Ik4KFVJlZ2lzdGVyQWdlbnRSZXNwb25zZRIkCgVhZ2VudBgBIAEoCzIVLm5vcmEuYmFja3VwLnYxLkFnZW50Eg8KB2NyZWF0ZWQYAiABKAgiIwoPR2V0QWdlbnRSZXF1ZXN0EhAKCGFnZW50X2lkGAEgASgJIjgKEEdldEFnZW50UmVzcG9uc2USJAoFYWdlbnQYASABKAsyFS5ub3JhLmJhY2t1cC52MS5BZ2VudCJiChFMaXN0QWdlbnRzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCRIQCghvd25lcl9pZBgDIAEoCRIUCgx3b3Jrc3BhY2VfaWQYBCABKAkiVAoSTGlzdEFnZW50c1Jlc3BvbnNlEiUKBmFnZW50cxgBIAMoCzIVLm5vcmEuYmFja3VwLnYxLkFnZW50EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJCChZEZXJlZ2lzdGVyQWdlbnRSZXF1ZXN0EhAKCGFnZW50X2lkGAEgASgJEhYKDmRlbGV0ZV9iYWNrdXBzGAIgASgIIhkKF0RlcmVnaXN0ZXJBZ2VudFJlc3BvbnNlMvQCCgxBZ2VudFNlcnZpY2USXAoNUmVnaXN0ZXJBZ2VudBIkLm5vcmEuYmFja3VwLnYxLlJlZ2lzdGVyQWdlbnRSZXF1ZXN0GiUubm9yYS5iYWNrdXAudjEuUmVnaXN0ZXJBZ2VudFJlc3BvbnNlEk0KCEdldEFnZW50Eh8ubm9yYS5iYWNrdXAudjEuR2V0QWdlbnRSZXF1ZXN0GiAubm9yYS5iYWNrdXAudjEuR2V0QWdlbnRSZXNwb25zZRJTCgpMaXN0QWdlbnRzEiEubm9yYS5iYWNrdXAudjEuTGlzdEFnZW50c1JlcXVlc3QaIi5ub3JhLmJhY2t1cC52MS5MaXN0QWdlbnRzUmVzcG9uc2USYgoPRGVyZWdpc3RlckFnZW50EiYubm9yYS5iYWNrdXAudjEuRGVyZWdpc3RlckFnZW50UmVxdWVzdBonLm5vcmEuYmFja3VwLnYxLkRlcmVnaXN0ZXJBZ2VudFJlc3BvbnNlYgZwcm90bzM", [file_nora_backup_v1_agent]);
+  fileDesc("CiJub3JhL2JhY2t1cC92MS9hZ2VudF9zZXJ2aWNlLnByb3RvEg5ub3JhLmJhY2t1cC52MSI8ChRSZWdpc3RlckFnZW50UmVxdWVzdBIkCgVhZ2VudBgBIAEoCzIVLm5vcmEuYmFja3VwLnYxLkFnZW50Ik4KFVJlZ2lzdGVyQWdlbnRSZXNwb25zZRIkCgVhZ2VudBgBIAEoCzIVLm5vcmEuYmFja3VwLnYxLkFnZW50Eg8KB2NyZWF0ZWQYAiABKAgiIwoPR2V0QWdlbnRSZXF1ZXN0EhAKCGFnZW50X2lkGAEgASgJIjgKEEdldEFnZW50UmVzcG9uc2USJAoFYWdlbnQYASABKAsyFS5ub3JhLmJhY2t1cC52MS5BZ2VudCJiChFMaXN0QWdlbnRzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCRIQCghvd25lcl9pZBgDIAEoCRIUCgx3b3Jrc3BhY2VfaWQYBCABKAkiVAoSTGlzdEFnZW50c1Jlc3BvbnNlEiUKBmFnZW50cxgBIAMoCzIVLm5vcmEuYmFja3VwLnYxLkFnZW50EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJuChZEZXJlZ2lzdGVyQWdlbnRSZXF1ZXN0EhAKCGFnZW50X2lkGAEgASgJEhYKDmRlbGV0ZV9iYWNrdXBzGAIgASgIEhQKDGNyeXB0b19lcmFzZRgDIAEoCBIUCgxrZWVwX2JhY2t1cHMYBCABKAgiGQoXRGVyZWdpc3RlckFnZW50UmVzcG9uc2Uy9AIKDEFnZW50U2VydmljZRJcCg1SZWdpc3RlckFnZW50EiQubm9yYS5iYWNrdXAudjEuUmVnaXN0ZXJBZ2VudFJlcXVlc3QaJS5ub3JhLmJhY2t1cC52MS5SZWdpc3RlckFnZW50UmVzcG9uc2USTQoIR2V0QWdlbnQSHy5ub3JhLmJhY2t1cC52MS5HZXRBZ2VudFJlcXVlc3QaIC5ub3JhLmJhY2t1cC52MS5HZXRBZ2VudFJlc3BvbnNlElMKCkxpc3RBZ2VudHMSIS5ub3JhLmJhY2t1cC52MS5MaXN0QWdlbnRzUmVxdWVzdBoiLm5vcmEuYmFja3VwLnYxLkxpc3RBZ2VudHNSZXNwb25zZRJiCg9EZXJlZ2lzdGVyQWdlbnQSJi5ub3JhLmJhY2t1cC52MS5EZXJlZ2lzdGVyQWdlbnRSZXF1ZXN0Gicubm9yYS5iYWNrdXAudjEuRGVyZWdpc3RlckFnZW50UmVzcG9uc2ViBnByb3RvMw", [file_nora_backup_v1_agent]);
 
 /**
  * Request of RegisterAgent.
@@ -190,11 +190,31 @@ export type DeregisterAgentRequest = Message<"nora.backup.v1.DeregisterAgentRequ
   agentId: string;
 
   /**
-   * Deletes its backups too. Without it an agent that has any is kept.
+   * Deletes its backups too; also those of an agent that was forgotten before
+   * with keep_backups.
    *
    * @generated from field: bool delete_backups = 2;
    */
   deleteBackups: boolean;
+
+  /**
+   * Deletes its backups by destroying the data keys that they are sealed under,
+   * at every destination and before anything else: from then on no copy of them
+   * can be read, wherever one may lie. The rest follows. Implies delete_backups.
+   *
+   * @generated from field: bool crypto_erase = 3;
+   */
+  cryptoErase: boolean;
+
+  /**
+   * Keeps its backups: its owner lists, downloads, verifies, deletes and restores
+   * them as before, rules of retention hold, and no new ones are made. The id stays
+   * the owner's: RegisterAgent with it takes the backups up again. The agent is gone
+   * for good with its last backup.
+   *
+   * @generated from field: bool keep_backups = 4;
+   */
+  keepBackups: boolean;
 };
 
 /**
@@ -266,9 +286,10 @@ export const AgentService: GenService<{
     output: typeof ListAgentsResponseSchema;
   },
   /**
-   * Forgets an agent. Errors: NOT_FOUND (AGENT_NOT_FOUND);
-   * FAILED_PRECONDITION (AGENT_HAS_BACKUPS) while it has backups and
-   * delete_backups is not set; FAILED_PRECONDITION (AGENT_BUSY) while one of its
+   * Forgets an agent; its backups are deleted or kept, as asked. Errors:
+   * INVALID_ARGUMENT when both are asked; NOT_FOUND (AGENT_NOT_FOUND);
+   * FAILED_PRECONDITION (AGENT_HAS_BACKUPS) while it has backups and neither
+   * delete_backups nor keep_backups is set; FAILED_PRECONDITION (AGENT_BUSY) while one of its
    * jobs runs; FAILED_PRECONDITION (BACKUP_PROTECTED) while a backup that it
    * would delete is protected. Its schedule goes with it.
    *

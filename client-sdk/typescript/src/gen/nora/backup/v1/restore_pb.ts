@@ -14,11 +14,12 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file nora/backup/v1/restore.proto.
  */
 export const file_nora_backup_v1_restore: GenFile = /*@__PURE__*/
-  fileDesc("Chxub3JhL2JhY2t1cC92MS9yZXN0b3JlLnByb3RvEg5ub3JhLmJhY2t1cC52MSL4BAoHUmVzdG9yZRISCgpyZXN0b3JlX2lkGAEgASgJEhEKCWJhY2t1cF9pZBgCIAEoCRIsCgVzdGF0ZRgDIAEoDjIdLm5vcmEuYmFja3VwLnYxLlJlc3RvcmUuU3RhdGUSKQoEcGxhbhgEIAEoCzIbLm5vcmEuYmFja3VwLnYxLlJlc3RvcmVQbGFuEjIKCWRlY2lzaW9ucxgFIAMoCzIfLm5vcmEuYmFja3VwLnYxLlJlc3RvcmVEZWNpc2lvbhIvCgtjcmVhdGVfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKc3RhcnRfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLAoIZW5kX3RpbWUYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC2V4cGlyZV90aW1lGAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIoCgdmYWlsdXJlGAogASgLMhcubm9yYS5iYWNrdXAudjEuRmFpbHVyZRIqCghwcm9ncmVzcxgLIAEoCzIYLm5vcmEuYmFja3VwLnYxLlByb2dyZXNzEhAKCHdhcm5pbmdzGAwgAygJIpABCgVTdGF0ZRIVChFTVEFURV9VTlNQRUNJRklFRBAAEg8KC1NUQVRFX0RSQUZUEAESEQoNU1RBVEVfUEVORElORxACEhEKDVNUQVRFX1JVTk5JTkcQAxITCg9TVEFURV9DT01QTEVURUQQBBIQCgxTVEFURV9GQUlMRUQQBRISCg5TVEFURV9DQU5DRUxFRBAGIrsBCgtSZXN0b3JlUGxhbhIQCghhZ2VudF9pZBgBIAEoCRIUCgxkaXNwbGF5X25hbWUYAiABKAkSFAoMd29ya3NwYWNlX2lkGAMgASgJEjQKCWRpcmVjdG9yeRgEIAEoCzIfLm5vcmEuYmFja3VwLnYxLkRpcmVjdG9yeVRhcmdldEgAEi4KBmRvY2tlchgFIAEoCzIcLm5vcmEuYmFja3VwLnYxLkRvY2tlclRhcmdldEgAQggKBnRhcmdldCIfCg9EaXJlY3RvcnlUYXJnZXQSDAoEcGF0aBgBIAEoCSJECgxEb2NrZXJUYXJnZXQSFgoOY29udGFpbmVyX25hbWUYASABKAkSDQoFaW1hZ2UYAiABKAkSDQoFc3RhcnQYAyABKAgilgIKD1Jlc3RvcmVEZWNpc2lvbhITCgtkZWNpc2lvbl9pZBgBIAEoCRIyCgRraW5kGAIgASgOMiQubm9yYS5iYWNrdXAudjEuUmVzdG9yZURlY2lzaW9uLktpbmQSDwoHbWVzc2FnZRgDIAEoCRIPCgdvcHRpb25zGAQgAygJEg4KBmNob2ljZRgFIAEoCRIQCghyZXF1aXJlZBgGIAEoCCJ2CgRLaW5kEhQKEEtJTkRfVU5TUEVDSUZJRUQQABINCglLSU5EX1BPUlQQARITCg9LSU5EX0JJTkRfTU9VTlQQAhIQCgxLSU5EX05FVFdPUksQAxIOCgpLSU5EX0lNQUdFEAQSEgoOS0lORF9QUklWSUxFR0UQBWIGcHJvdG8z", [file_google_protobuf_timestamp, file_nora_backup_v1_progress]);
+  fileDesc("Chxub3JhL2JhY2t1cC92MS9yZXN0b3JlLnByb3RvEg5ub3JhLmJhY2t1cC52MSKkBQoHUmVzdG9yZRISCgpyZXN0b3JlX2lkGAEgASgJEhEKCWJhY2t1cF9pZBgCIAEoCRIsCgVzdGF0ZRgDIAEoDjIdLm5vcmEuYmFja3VwLnYxLlJlc3RvcmUuU3RhdGUSKQoEcGxhbhgEIAEoCzIbLm5vcmEuYmFja3VwLnYxLlJlc3RvcmVQbGFuEjIKCWRlY2lzaW9ucxgFIAMoCzIfLm5vcmEuYmFja3VwLnYxLlJlc3RvcmVEZWNpc2lvbhIvCgtjcmVhdGVfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKc3RhcnRfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLAoIZW5kX3RpbWUYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC2V4cGlyZV90aW1lGAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIoCgdmYWlsdXJlGAogASgLMhcubm9yYS5iYWNrdXAudjEuRmFpbHVyZRIqCghwcm9ncmVzcxgLIAEoCzIYLm5vcmEuYmFja3VwLnYxLlByb2dyZXNzEhAKCHdhcm5pbmdzGAwgAygJEhAKCGluX3BsYWNlGA0gASgIEhgKEHNhZmV0eV9iYWNrdXBfaWQYDiABKAkikAEKBVN0YXRlEhUKEVNUQVRFX1VOU1BFQ0lGSUVEEAASDwoLU1RBVEVfRFJBRlQQARIRCg1TVEFURV9QRU5ESU5HEAISEQoNU1RBVEVfUlVOTklORxADEhMKD1NUQVRFX0NPTVBMRVRFRBAEEhAKDFNUQVRFX0ZBSUxFRBAFEhIKDlNUQVRFX0NBTkNFTEVEEAYiuwEKC1Jlc3RvcmVQbGFuEhAKCGFnZW50X2lkGAEgASgJEhQKDGRpc3BsYXlfbmFtZRgCIAEoCRIUCgx3b3Jrc3BhY2VfaWQYAyABKAkSNAoJZGlyZWN0b3J5GAQgASgLMh8ubm9yYS5iYWNrdXAudjEuRGlyZWN0b3J5VGFyZ2V0SAASLgoGZG9ja2VyGAUgASgLMhwubm9yYS5iYWNrdXAudjEuRG9ja2VyVGFyZ2V0SABCCAoGdGFyZ2V0Ih8KD0RpcmVjdG9yeVRhcmdldBIMCgRwYXRoGAEgASgJIkQKDERvY2tlclRhcmdldBIWCg5jb250YWluZXJfbmFtZRgBIAEoCRINCgVpbWFnZRgCIAEoCRINCgVzdGFydBgDIAEoCCKWAgoPUmVzdG9yZURlY2lzaW9uEhMKC2RlY2lzaW9uX2lkGAEgASgJEjIKBGtpbmQYAiABKA4yJC5ub3JhLmJhY2t1cC52MS5SZXN0b3JlRGVjaXNpb24uS2luZBIPCgdtZXNzYWdlGAMgASgJEg8KB29wdGlvbnMYBCADKAkSDgoGY2hvaWNlGAUgASgJEhAKCHJlcXVpcmVkGAYgASgIInYKBEtpbmQSFAoQS0lORF9VTlNQRUNJRklFRBAAEg0KCUtJTkRfUE9SVBABEhMKD0tJTkRfQklORF9NT1VOVBACEhAKDEtJTkRfTkVUV09SSxADEg4KCktJTkRfSU1BR0UQBBISCg5LSU5EX1BSSVZJTEVHRRAFYgZwcm90bzM", [file_google_protobuf_timestamp, file_nora_backup_v1_progress]);
 
 /**
  * A backup brought back as a new agent: first a draft, then a job. The
- * original agent, its container and its volumes are never touched.
+ * original agent, its container and its volumes are never touched, except by
+ * AdminService.RestoreInPlace.
  *
  * @generated from message nora.backup.v1.Restore
  */
@@ -106,6 +107,23 @@ export type Restore = Message<"nora.backup.v1.Restore"> & {
    * @generated from field: repeated string warnings = 12;
    */
   warnings: string[];
+
+  /**
+   * Output only. Whether it replaces the agent itself (RestoreInPlace): plan then
+   * names that agent and where it lives. It is PENDING while the safety backup is
+   * made, with that one's progress.
+   *
+   * @generated from field: bool in_place = 13;
+   */
+  inPlace: boolean;
+
+  /**
+   * Output only. The backup that was made before the agent was replaced: protected
+   * until the restore has COMPLETED, and kept as any other from then on.
+   *
+   * @generated from field: string safety_backup_id = 14;
+   */
+  safetyBackupId: string;
 };
 
 /**
@@ -150,21 +168,22 @@ export enum Restore_State {
   RUNNING = 3,
 
   /**
-   * The new agent is there and registered.
+   * The new agent is there and registered; in place: the agent is replaced.
    *
    * @generated from enum value: STATE_COMPLETED = 4;
    */
   COMPLETED = 4,
 
   /**
-   * It ended without success and left nothing half-made; failure says why.
+   * It ended without success and left nothing half-made; failure says why. In
+   * place: what was there is put back.
    *
    * @generated from enum value: STATE_FAILED = 5;
    */
   FAILED = 5,
 
   /**
-   * It was canceled and left nothing half-made.
+   * It was canceled and left nothing half-made. In place: as FAILED.
    *
    * @generated from enum value: STATE_CANCELED = 6;
    */
