@@ -91,6 +91,7 @@ impl JobQueue for InProcessQueue {
     }
 
     async fn depth(&self, pool: &str) -> Result<PoolDepth, QueueError> {
+        self.check().await?;
         Ok(self.pool(pool).depth())
     }
 
