@@ -183,7 +183,7 @@ async fn jobs_are_found_by_what_is_the_matter_with_them() {
     );
     assert_eq!(
         jobs(&fixture, with(JobCondition::Dead), later).await,
-        [dead.clone()]
+        [dead]
     );
     let of = JobFilter {
         kind: Some(JobKind::Backup),

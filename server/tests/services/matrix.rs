@@ -256,12 +256,11 @@ impl Maker<'_> {
         let last = admin
             .get_key_rotation(GetKeyRotationRequest::default())
             .await;
-        let rotation = match last {
-            Ok(last) => last.into_inner().rotation,
-            Err(_) => {
-                let begun = admin.rotate_keys(RotateKeysRequest::default()).await;
-                begun.unwrap().into_inner().rotation
-            }
+        let rotation = if let Ok(last) = last {
+            last.into_inner().rotation
+        } else {
+            let begun = admin.rotate_keys(RotateKeysRequest::default()).await;
+            begun.unwrap().into_inner().rotation
         };
         rotation.unwrap().rotation_id
     }
@@ -474,10 +473,7 @@ fn without_ids(answer: &str, request: &str) -> String {
             _ => {}
         }
     }
-    answer
-        .chars()
-        .filter(|char| char.is_ascii_alphabetic())
-        .collect()
+    answer.chars().filter(char::is_ascii_alphabetic).collect()
 }
 
 async fn check_audit(rig: &Rig, audited: &BTreeMap<String, (String, &str)>, unaudited: &[String]) {

@@ -140,7 +140,7 @@ impl Fleet {
             state.counts = run.attempt;
         }
         self.end(state, run.job, JobState::Completed);
-        let waits = state.vault.packs_that(|pack| pack.is_retired());
+        let waits = state.vault.packs_that(super::state::Pack::is_retired);
         if run.job == COMPACT && !waits.is_empty() {
             state.jobs[COMPACT_AGAIN].state = JobState::Queued;
         }
