@@ -507,10 +507,13 @@ async fn check_audit(rig: &Rig, audited: &BTreeMap<String, (String, &str)>, unau
             panic!("{name}: {} rows", rows.len());
         };
         let (rpc, role) = (name.split('-').next().unwrap(), &row.role);
-        assert_eq!(
-            (row.method.as_str(), row.code.as_str()),
-            (rpc, *code),
-            "{name}"
+        assert_eq!(row.method, rpc, "{name}");
+        // What goes on is watched no longer than to the first answer.
+        let left = rpc.contains("/Watch") && *code == "OK" && row.code == "CANCELLED";
+        assert!(
+            left || row.code == *code,
+            "{name}: {}, not {code}",
+            row.code
         );
         assert_eq!(row.caller_id, ME);
         assert!(name.contains(&format!("-{role}-")), "{name}: {role}");

@@ -26,7 +26,7 @@ fn a_write_carries_its_data_without_a_copy() {
     let frame = request.encode(9);
     assert_eq!(frame.body.as_ptr(), data.as_ptr());
     let expected = [
-        &[0, 0, 4, 2, 6, 0, 0, 0, 9, 0, 0, 0, 1, b'h'][..],
+        &[0, 0, 3, 254, 6, 0, 0, 0, 9, 0, 0, 0, 1, b'h'][..],
         &[0, 0, 0, 0, 1, 2, 3, 4, 0, 0, 3, 232],
     ]
     .concat();
