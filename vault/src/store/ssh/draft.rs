@@ -79,6 +79,9 @@ impl<'a> Draft<'a> {
     /// Gives it its name, in place of what had it before.
     pub(super) async fn rename(mut self, path: &str) -> Result<(), StoreError> {
         let sftp = self.step.sftp;
+        if !sftp.features.posix_rename && self.step.object.contains("/keys/") {
+            self.check_new(path).await?;
+        }
         let renamed = if sftp.features.posix_rename {
             let (from, to) = (self.path.as_str(), path);
             sftp.done(Request::PosixRename { from, to }).await
@@ -92,6 +95,27 @@ impl<'a> Draft<'a> {
             }
             Err(failure) => Err(self.step.writing(path, 0, failure).await),
         }
+    }
+
+    /// A data key must never be between two names, where a crash would lose it and with
+    /// it every backup of its vault.
+    async fn check_new(&self, path: &str) -> Result<(), StoreError> {
+        if self
+            .step
+            .sftp
+            .attributes(Request::Stat(path))
+            .await
+            .is_err()
+        {
+            return Ok(());
+        }
+        let detail = format!(
+            "{} cannot replace a file in one step (it lacks posix-rename@openssh.com), and a data \
+             key is not put at risk: nothing was changed; use an SSH server that can, such as \
+             OpenSSH's, to rotate keys",
+            self.step.account.place()
+        );
+        Err(self.step.error(StoreErrorKind::Misconfigured, detail))
     }
 
     /// Plain renames do not replace: what has the name is moved away before, and
