@@ -13,6 +13,7 @@
 mod content;
 mod finish;
 mod pipeline;
+mod previous;
 mod repack;
 mod segment;
 mod writer;

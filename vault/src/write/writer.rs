@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     content::{Cutter, IdList},
     pipeline::Pipeline,
+    previous::Previous,
     segment::SegmentBuilder,
 };
 use crate::{
@@ -24,7 +25,7 @@ use crate::{
     limits::{CHUNK_ID_BYTES, INLINE_BYTES_MAX, WARNINGS_MAX},
     manifest::ManifestRef,
     meter::{Meter, Phase},
-    read::{BackupReader, EntryIter},
+    read::BackupReader,
     vault::{Contents, Vault},
 };
 
@@ -100,15 +101,8 @@ pub struct BackupWriter {
     entry_ids: IdList,
     entry_bytes: u64,
     last_path: Option<Vec<u8>>,
-    previous: Option<Previous>,
+    pub(super) previous: Option<Previous>,
     previous_fault: Option<VaultError>,
-}
-
-/// The previous backup's entries, read along in path order.
-struct Previous {
-    reader: BackupReader,
-    entries: EntryIter,
-    next: Option<Entry>,
 }
 
 impl Vault {
@@ -181,11 +175,7 @@ impl Vault {
                 tokio::task::spawn_blocking(move || from.entries(None).ok())
                     .await
                     .map_err(|e| VaultError::Internal(e.to_string()))?
-                    .map(|entries| Previous {
-                        reader,
-                        entries,
-                        next: None,
-                    })
+                    .map(|entries| Previous::new(reader, entries))
             }
             None => None,
         };
@@ -217,82 +207,6 @@ impl BackupWriter {
     /// What is wrong with the previous backup's manifest, if it can't be used.
     pub fn previous_fault(&self) -> Option<&VaultError> {
         self.previous_fault.as_ref()
-    }
-
-    /// The previous backup's entry with this path. Paths must be asked for in
-    /// ascending order. A previous backup that can't be read has no entries.
-    pub fn previous_entry(&mut self, path: &[u8]) -> Result<Option<Entry>> {
-        let Some(previous) = &mut self.previous else {
-            return Ok(None);
-        };
-        loop {
-            if previous.next.is_none() {
-                match previous.entries.next() {
-                    Some(Ok(entry)) => previous.next = Some(entry),
-                    Some(Err(
-                        error @ (VaultError::Corrupt { .. } | VaultError::Missing { .. }),
-                    )) => {
-                        tracing::warn!(agent_id = %self.vault.agent_id, %error, "previous backup is not readable");
-                        self.previous = None;
-                        return Ok(None);
-                    }
-                    Some(Err(error)) => return Err(error),
-                    None => {
-                        self.previous = None;
-                        return Ok(None);
-                    }
-                }
-            }
-            let at = previous.next.as_ref().map_or(&[][..], |entry| &entry.path);
-            match compare_paths(at, path) {
-                std::cmp::Ordering::Less => previous.next = None,
-                std::cmp::Ordering::Equal => return Ok(previous.next.take()),
-                std::cmp::Ordering::Greater => return Ok(None),
-            }
-        }
-    }
-
-    /// Whether everything that a content of the previous backup refers to is
-    /// still in the vault, so that an entry may take it over without its file
-    /// being read.
-    pub fn reusable(&mut self, content: &Content) -> Result<bool> {
-        let mut segments = Vec::new();
-        let mut all_there = true;
-        let chunks = read_lock(&self.contents.chunks);
-        let mut look = |id: &ChunkId| match chunks.find(id) {
-            Some((_, at)) => segments.push(at.segment),
-            None => all_there = false,
-        };
-        if content.depth == 0 {
-            content
-                .chunk_ids
-                .chunks_exact(CHUNK_ID_BYTES)
-                .for_each(|id| look(id.try_into().expect("chunks_exact")));
-        } else {
-            drop(chunks);
-            let Some(previous) = &self.previous else {
-                return Ok(false);
-            };
-            let ids = previous.reader.all_chunk_ids(content);
-            let ids = match ids {
-                Ok(ids) => ids,
-                Err(VaultError::Corrupt { .. } | VaultError::Missing { .. }) => return Ok(false),
-                Err(error) => return Err(error),
-            };
-            let chunks = read_lock(&self.contents.chunks);
-            for id in &ids {
-                match chunks.find(id) {
-                    Some((_, at)) => segments.push(at.segment),
-                    None => all_there = false,
-                }
-            }
-        }
-        if all_there {
-            for segment in segments {
-                self.used_segments.insert(segment);
-            }
-        }
-        Ok(all_there)
     }
 
     /// Stores a content that is read to its end.
@@ -560,7 +474,7 @@ impl BackupWriter {
     }
 }
 
-fn read_lock(chunks: &RwLock<ChunkIndex>) -> RwLockReadGuard<'_, ChunkIndex> {
+pub(super) fn read_lock(chunks: &RwLock<ChunkIndex>) -> RwLockReadGuard<'_, ChunkIndex> {
     chunks.read().unwrap_or_else(PoisonError::into_inner)
 }
 
