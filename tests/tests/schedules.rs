@@ -75,7 +75,8 @@ async fn retention_prunes_and_leaves_protected_backups() -> Result<()> {
     let cli = Cli::new(&standalone, OWNER, "user");
     let mut user = standalone.user(OWNER).await?;
     let first = user.complete_backup("agent").await?.backup_id;
-    cli.ok(&["backup", "protect", &first])?;
+    // Named as everywhere else.
+    cli.ok(&["backup", "protect", "agent@latest"])?;
     for _ in 0..2 {
         user.complete_backup("agent").await?;
     }

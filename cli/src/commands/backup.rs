@@ -57,7 +57,7 @@ pub enum BackupCommand {
         after_help = "Examples:\n  nora-backup backup protect 0193…\n  nora-backup backup protect 0193… --undo"
     )]
     Protect {
-        /// The backup
+        /// The backup: its id, the beginning of it, or AGENT@latest
         backup: String,
         /// Take the protection back
         #[arg(long)]
@@ -108,7 +108,7 @@ pub async fn run(session: &Session, command: BackupCommand) -> Result<()> {
         BackupCommand::Show(args) => make::show(session, args).await,
         BackupCommand::Watch(args) => make::watch(session, args).await,
         BackupCommand::Cancel(args) => make::cancel(session, args).await,
-        BackupCommand::Protect { backup, undo } => make::protect(session, backup, !undo).await,
+        BackupCommand::Protect { backup, undo } => make::protect(session, &backup, !undo).await,
         BackupCommand::Delete(args) => make::delete(session, args).await,
         BackupCommand::Download(args) => read::download(session, args).await,
         BackupCommand::Files(args) => entries::files(session, args).await,

@@ -240,6 +240,12 @@ async fn retention(session: &Session, agent: String, retain: Option<u32>) -> Res
     if out.json {
         return out.document(&answer.to_json());
     }
+    if answer.removals.is_empty() {
+        out.note("No rule would remove a backup now");
+    }
+    if answer.removals.is_empty() && answer.removed.is_empty() {
+        return Ok(());
+    }
     let mut table = Table::new(&[
         ("BACKUP", Align::Left),
         ("NAME", Align::Left),

@@ -301,7 +301,8 @@ pub(super) async fn usage(session: &Session, args: UsageArgs) -> Result<()> {
 }
 
 /// Protects a backup, or takes that back.
-pub async fn protect(session: &Session, backup: String, protected: bool) -> Result<()> {
+pub async fn protect(session: &Session, backup: &str, protected: bool) -> Result<()> {
+    let backup = find::backup_id(session, backup, Latest::Completed).await?;
     let request = proto::backup::v1::UpdateBackupRequest {
         backup: Some(proto::backup::v1::Backup {
             backup_id: backup.clone(),
