@@ -380,8 +380,11 @@ async fn files_that_shrink_and_vanish_do_not_end_a_backup() {
              echo last > /data/z; head -c 100000000 /dev/zero > /data/large
              (while true; do
                 head -c 2000000 /dev/zero > /data/log; echo x > /data/d/new; rm /data/d/new
-                echo more >> /data/appended; sleep 0.05
-              done) > /dev/null 2>&1 &",
+                sleep 0.05
+              done) > /dev/null 2>&1 &
+             # Without a pause, so that it grows while it is read, however busy the machine is.
+             (while true; do echo more >> /data/appended; done) > /dev/null 2>&1 &
+             until [ -s /data/appended ]; do :; done",
         )
         .await;
     for _ in 0..3 {
