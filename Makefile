@@ -17,7 +17,7 @@ DENY_VERSION := 0.20.2
 COUNTS = awk '/^test result:/ { p += $$4; f += $$6; i += $$8; s++ } \
 	END { printf "\n%d suites: %d passed, %d failed, %d ignored\n", s, p, f, i }'
 
-.PHONY: help demo build test test-unit test-e2e lint lint-form lint-rust lint-api lint-bench lint-sdk sdk fmt bench bench-local bench-remote bench-fleet bench-scale bench-big chaos audit fleet services services-down
+.PHONY: help demo build programs test test-unit test-e2e lint lint-form lint-rust lint-api lint-bench lint-sdk sdk fmt bench bench-local bench-remote bench-fleet bench-scale bench-big chaos audit fleet services services-down
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -78,14 +78,19 @@ bench-remote: ## backups to real servers, beside restic and the transport's own 
 	$(SERVICES) run --only sshd -- python3 bench/remote.py --target $(TARGET) --mib $(or $(MIB),1024) --runs $(or $(RUNS),3)
 
 bench-fleet: ## servers and workers: how soon, how many, how it comes back (AWAY_SECONDS=10: a quick try)
-	cargo build --release --workspace --bins
-	$(TARGET)/release/services run --only postgresql,rabbitmq -- $(TARGET)/release/fleet-bench > $(TARGET)/bench-fleet.json
+	$(MAKE) programs
+	NORA_TEST_PROGRAMS=$(TARGET)/release $(SERVICES) run --only postgresql,rabbitmq -- $(TARGET)/debug/fleet-bench > $(TARGET)/bench-fleet.json
 	python3 bench/rows.py $(TARGET)/bench/latest.json < $(TARGET)/bench-fleet.json
 
 bench-scale: ## very many schedules and lists (SCHEDULES=1000 BACKUPS=10000: a quick try)
-	cargo build --release --workspace --bins
-	$(TARGET)/release/services run --only postgresql,rabbitmq -- $(TARGET)/release/scale-bench > $(TARGET)/bench-scale.json
+	$(MAKE) programs
+	NORA_TEST_PROGRAMS=$(TARGET)/release $(SERVICES) run --only postgresql,rabbitmq -- $(TARGET)/debug/scale-bench > $(TARGET)/bench-scale.json
 	python3 bench/rows.py $(TARGET)/bench/latest.json < $(TARGET)/bench-scale.json
+
+# What is measured is a release; what measures need not be.
+programs:
+	cargo build --workspace --bins
+	cargo build --release --package nora-backup-server --package nora-backup-worker
 
 bench-big: ## the same, with memory at 8 GiB
 	$(MAKE) bench-local BIG=8192

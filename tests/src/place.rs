@@ -34,8 +34,13 @@ pub fn program() -> Result<PathBuf> {
 }
 
 /// Another program of this project, built beforehand with the same profile.
+/// `NORA_TEST_PROGRAMS` names another folder to find them in.
 pub fn program_named(name: &str) -> Result<PathBuf> {
-    let path = profile_dir()?.join(name);
+    let folder = match std::env::var_os("NORA_TEST_PROGRAMS") {
+        Some(folder) => folder.into(),
+        None => profile_dir()?,
+    };
+    let path = folder.join(name);
     if !path.is_file() {
         bail!(
             "{} is not there: run `make build` (or `cargo build --workspace --all-targets`) first",

@@ -52,7 +52,10 @@ fn row(measure: &str, value: f64, unit: &str, goal: &str, met: bool) -> Value {
 
 /// From the call of CreateBackup to the first event that says RUNNING, or more.
 async fn begins() -> Result<Value> {
-    let fleet = Fleet::start("bench-begins", 2, 2).await?;
+    // No rule removes backups meanwhile: an agent has one job at a time, and idle means idle.
+    let fleet = Fleet::prepare("bench-begins", 2, 2).await?;
+    let mut fleet = fleet.with_env("NORA_BACKUP_LIMIT_PER_AGENT", "0");
+    fleet.launch().await?;
     let root = fleet.agent_dir("agent");
     fixture::random_files(&root, 1, 1_000, 1)?;
     fleet.register("agent", OWNER).await?;
