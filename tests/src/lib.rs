@@ -14,6 +14,7 @@
 //! - [`chaos`]: kills, stops and cuts off parts of a fleet under load, and checks
 //! - [`mount`]: small file systems that fill up
 //! - [`proxy`]: does to connections what networks do
+//! - [`tls`]: TLS in front of a server that has none
 //!
 //! It must not know how the program works inside: everything goes through the
 //! binary, the API and the files that it leaves.
@@ -29,5 +30,6 @@ pub mod place;
 pub mod proxy;
 pub mod services;
 pub mod standalone;
+pub mod tls;
 pub mod tree;
 pub mod vaults;

@@ -240,6 +240,8 @@ impl Way {
                 match self.fault(&mut settings) {
                     Fault::None => break,
                     Fault::Cut => return,
+                    // What the server says once its side has ended is not told either.
+                    Fault::HalfOpen if self.is_from_server => return std::future::pending().await,
                     Fault::HalfOpen => bytes.fill(0),
                     Fault::Delay(delay) => {
                         tokio::time::sleep(delay).await;

@@ -29,6 +29,16 @@ const ENDPOINT: &str = "NORA_TEST_S3_ENDPOINT";
 const FILER: &str = "NORA_TEST_S3_FILER";
 const BUCKET: &str = "nora";
 const REGION: &str = "us-east-1";
+/// Whose keys it knows, as their variables are called, and what they may do. The first
+/// may do everything.
+const IDENTITIES: &[(&str, &[&str])] = &[
+    ("", &["Admin", "Read", "Write", "List", "Tagging"]),
+    ("READER_", &["Read:nora", "List:nora"]),
+    ("WRITER_", &["Write:nora"]),
+    ("NO_LIST_", &["Read:nora", "Write:nora"]),
+    // Sees which buckets there are.
+    ("LISTER_", &["Read", "List", "Write:nora"]),
+];
 /// How long the gateway may take to hear of the bucket.
 const KNOWN_MAX: Duration = Duration::from_secs(30);
 /// How often it is asked.
@@ -76,13 +86,20 @@ impl Service for Seaweedfs {
             bail!("{} is missing", program.display());
         }
         let own = |name: &str| text(&folder.join(name));
-        let (key_id, key) = (secret(), secret());
-        let identities = json!({"identities": [{
-            "name": "nora",
-            "credentials": [{"accessKey": key_id, "secretKey": key}],
-            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-        }]});
-        write_private(&folder.join("s3.json"), &serde_json::to_vec(&identities)?)?;
+        let mut keys = BTreeMap::new();
+        let mut identities = Vec::new();
+        for (who, rights) in IDENTITIES {
+            let (key_id, key) = (secret(), secret());
+            identities.push(json!({
+                "name": format!("nora{}", who.to_lowercase()),
+                "credentials": [{"accessKey": key_id, "secretKey": key}],
+                "actions": rights,
+            }));
+            keys.insert(format!("NORA_TEST_S3_{who}ACCESS_KEY_ID"), key_id);
+            keys.insert(format!("NORA_TEST_S3_{who}SECRET_ACCESS_KEY"), key);
+        }
+        let config = serde_json::to_vec(&json!({"identities": identities}))?;
+        write_private(&folder.join("s3.json"), &config)?;
         for name in ["data", "tmp"] {
             fs::create_dir_all(folder.join(name)).with_context(|| format!("make {name}"))?;
         }
@@ -132,8 +149,6 @@ impl Service for Seaweedfs {
             (FILER, format!("http://127.0.0.1:{filer}")),
             ("NORA_TEST_S3_REGION", REGION.to_owned()),
             ("NORA_TEST_S3_BUCKET", BUCKET.to_owned()),
-            ("NORA_TEST_S3_ACCESS_KEY_ID", key_id),
-            ("NORA_TEST_S3_SECRET_ACCESS_KEY", key),
         ];
         Ok(Plan {
             launch: Launch {
@@ -143,6 +158,7 @@ impl Service for Seaweedfs {
             env: env
                 .into_iter()
                 .map(|(name, value)| (name.to_owned(), value))
+                .chain(keys)
                 .collect(),
             run_dir: None,
         })

@@ -18,7 +18,7 @@ use bytes::{Bytes, BytesMut};
 use futures::TryStreamExt as _;
 use md5::{Digest as _, Md5};
 use opendal::{
-    ErrorKind, HttpTransporter, Metadata, OperationContext, Operator,
+    Entry, ErrorKind, HttpTransporter, Metadata, OperationContext, Operator,
     layers::{RetryLayer, TimeoutLayer},
     services::S3,
 };
@@ -58,6 +58,7 @@ const PROBE: &str = ".nora-tmp/probe-";
 #[derive(Debug, Clone)]
 pub struct S3Store {
     operator: Operator,
+    site: Arc<Site>,
 }
 
 /// What S3 and R2 have in common.
@@ -202,7 +203,7 @@ impl Bucket<'_> {
                         );
                     }),
             );
-        Ok(S3Store { operator })
+        Ok(S3Store { operator, site })
     }
 }
 
@@ -221,7 +222,7 @@ impl S3Store {
         match etag_of(&stored) {
             Some(stored) if stored == etag => Ok(true),
             // Not the MD5 of what is stored (aws:kms), or of something else.
-            _ => Ok(self.get(name, bytes.len() as u64).await? == *bytes),
+            _ => Ok(self.read(name, bytes.len() as u64).await? == *bytes),
         }
     }
 
@@ -235,19 +236,29 @@ impl S3Store {
             Err(e) => Err(from_opendal(action, name, &e)),
         }
     }
-}
 
-fn etag_of(metadata: &Metadata) -> Option<&str> {
-    metadata.etag().map(|etag| etag.trim_matches('"'))
-}
+    /// Makes sure that a denial is one: services say the same of a bucket that is not
+    /// there to who may not list.
+    async fn sure<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        let mut error = match result {
+            Err(error) if error.kind == StoreErrorKind::Denied => error,
+            other => return other,
+        };
+        let look = async {
+            let mut lister = self.operator.lister("/").await?;
+            lister.try_next().await
+        };
+        match tokio::time::timeout(LOOK_MAX, look).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(seen)) if is_misconfigured(&seen) => {
+                error = from_opendal(error.action, &error.object, &seen);
+            }
+            _ => error.detail.push_str(&self.site.or_no_bucket()),
+        }
+        Err(error)
+    }
 
-fn md5_hex(bytes: &[u8]) -> String {
-    hex::encode(Md5::digest(bytes))
-}
-
-#[async_trait]
-impl Store for S3Store {
-    async fn put(&self, name: &str, bytes: Bytes) -> Result<(), StoreError> {
+    async fn write(&self, name: &str, bytes: Bytes) -> Result<(), StoreError> {
         let etag = match self.operator.write(name, bytes.clone()).await {
             // The transport has compared it with the MD5 where it is one.
             Ok(written) => etag_of(&written).map(str::to_owned),
@@ -277,7 +288,7 @@ impl Store for S3Store {
         })
     }
 
-    async fn get(&self, name: &str, bytes_max: u64) -> Result<Bytes, StoreError> {
+    async fn read(&self, name: &str, bytes_max: u64) -> Result<Bytes, StoreError> {
         let failed = |e| from_opendal("read", name, &e);
         let reader = self.operator.reader(name).await.map_err(failed)?;
         let mut stream = reader.into_stream(..).await.map_err(failed)?;
@@ -298,25 +309,30 @@ impl Store for S3Store {
         Ok(bytes.freeze())
     }
 
-    async fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Bytes, StoreError> {
+    async fn read_range(&self, name: &str, offset: u64, length: u64) -> Result<Bytes, StoreError> {
         let end = offset.saturating_add(length);
         let read = |end| self.operator.read_with(name).range(offset..end);
-        let buffer = match read(end).await {
-            Err(e) if e.kind() == ErrorKind::RangeNotSatisfied => {
-                // The object ends before the range does: what there is of it.
-                let end = end.min(self.stat(name).await?.unwrap_or(0));
-                if end <= offset {
-                    return Ok(Bytes::new());
-                }
-                read(end).await
-            }
-            read => read,
+        let error = match read(end).await {
+            Ok(buffer) => return Ok(buffer.to_bytes()),
+            Err(error) => error,
         };
-        let buffer = buffer.map_err(|e| from_opendal("read", name, &e))?;
-        Ok(buffer.to_bytes())
+        // Services refuse a range that begins beyond the end, and give less of one that
+        // ends there; OpenDAL takes both for failures.
+        if error.kind() != ErrorKind::NotFound
+            && Failure::within(&error).is_none()
+            && let Some(stored) = self.look_up(name).await?
+            && stored < end
+        {
+            if stored <= offset {
+                return Ok(Bytes::new());
+            }
+            let rest = read(stored).await;
+            return Ok(rest.map_err(|e| from_opendal("read", name, &e))?.to_bytes());
+        }
+        Err(from_opendal("read", name, &error))
     }
 
-    async fn stat(&self, name: &str) -> Result<Option<u64>, StoreError> {
+    async fn look_up(&self, name: &str) -> Result<Option<u64>, StoreError> {
         match self.operator.stat(name).await {
             Ok(stat) => Ok(Some(stat.content_length())),
             Err(e) => {
@@ -335,21 +351,51 @@ impl Store for S3Store {
         }
     }
 
+    async fn entries(&self, prefix: &str) -> Result<Vec<Entry>, StoreError> {
+        let entries = listing::entries(&self.operator, prefix, from_opendal).await;
+        self.sure(entries).await
+    }
+}
+
+fn etag_of(metadata: &Metadata) -> Option<&str> {
+    metadata.etag().map(|etag| etag.trim_matches('"'))
+}
+
+fn md5_hex(bytes: &[u8]) -> String {
+    hex::encode(Md5::digest(bytes))
+}
+
+#[async_trait]
+impl Store for S3Store {
+    async fn put(&self, name: &str, bytes: Bytes) -> Result<(), StoreError> {
+        self.sure(self.write(name, bytes).await).await
+    }
+
+    async fn get(&self, name: &str, bytes_max: u64) -> Result<Bytes, StoreError> {
+        self.sure(self.read(name, bytes_max).await).await
+    }
+
+    async fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Bytes, StoreError> {
+        self.sure(self.read_range(name, offset, length).await).await
+    }
+
+    async fn stat(&self, name: &str) -> Result<Option<u64>, StoreError> {
+        self.sure(self.look_up(name).await).await
+    }
+
     async fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
-        let entries = listing::entries(&self.operator, prefix, from_opendal).await?;
+        let entries = self.entries(prefix).await?;
         Ok(entries.iter().filter_map(listing::object).collect())
     }
 
     async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
-        let entries = listing::entries(&self.operator, prefix, from_opendal).await?;
-        Ok(listing::folders(&entries, prefix))
+        Ok(listing::folders(&self.entries(prefix).await?, prefix))
     }
 
     async fn delete(&self, name: &str) -> Result<(), StoreError> {
-        self.operator
-            .delete(name)
+        let deleted = self.operator.delete(name).await;
+        self.sure(deleted.map_err(|e| from_opendal("delete", name, &e)))
             .await
-            .map_err(|e| from_opendal("delete", name, &e))
     }
 
     async fn sweep(&self, _age_ms: u64) -> Result<u64, StoreError> {
@@ -363,6 +409,11 @@ impl Store for S3Store {
             .await?;
         self.delete(&name).await
     }
+}
+
+/// Whether an error says that a setting is wrong: that there is no such bucket.
+fn is_misconfigured(error: &opendal::Error) -> bool {
+    Failure::within(error).is_some_and(|failure| failure.kind == StoreErrorKind::Misconfigured)
 }
 
 fn from_opendal(action: &'static str, object: &str, error: &opendal::Error) -> StoreError {

@@ -1,5 +1,5 @@
-//! An in-memory destination with seeded faults, and the contract that every
-//! destination is tested against. For tests only.
+//! An in-memory destination with seeded faults, planned faults in front of any other
+//! one, and what every destination is tested against. For tests only.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -13,10 +13,14 @@ use bytes::Bytes;
 use super::{Listed, Store};
 use crate::error::{StoreError, StoreErrorKind};
 
+mod backups;
 mod contract;
+mod faulty;
 mod plan;
 
+pub use backups::each_call_fails_once;
 pub use contract::contract;
+pub use faulty::FaultyStore;
 use plan::Planned;
 pub use plan::{Call, Calls, Fault, FaultPlan, Gate, Rule, When};
 

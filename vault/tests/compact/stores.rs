@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use vault::{
     OpendalStore, Store as _, StoreErrorKind,
-    store::testing::{Call, Calls, Fault, FaultPlan, MemoryStore, Rule, When, contract},
+    store::testing::{
+        Call, Calls, Fault, FaultPlan, MemoryStore, Rule, When, contract, each_call_fails_once,
+    },
 };
 
 #[tokio::test]
@@ -15,6 +17,14 @@ async fn a_local_destination_keeps_the_contract() {
 #[tokio::test]
 async fn memory_keeps_the_contract() {
     contract(&*MemoryStore::new()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn backups_at_a_local_destination_of_which_each_call_fails_once() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let store = OpendalStore::local(folder.path()).unwrap();
+    let failed = each_call_fails_once(std::sync::Arc::new(store)).await;
+    assert!(failed > 20, "{failed} calls failed");
 }
 
 fn once(fault: Fault) -> FaultPlan {

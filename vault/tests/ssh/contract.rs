@@ -4,7 +4,10 @@ use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
 
 use bytes::Bytes;
 use proto::backup::v1::SshDestination;
-use vault::store::testing::contract;
+use vault::{
+    error::StoreErrorKind,
+    store::testing::{contract, each_call_fails_once},
+};
 
 use super::support::{account, account_with_password, key, outside, random, store, variable};
 
@@ -192,5 +195,37 @@ async fn a_write_that_is_given_up_leaves_nothing() {
         assert!(std::time::Instant::now() < deadline, "drafts are left");
         store.stat("anything").await.expect("stat");
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_data_key_is_never_between_two_names() {
+    let (old, new) = (random(500), random(500));
+    for (account_name, replaces) in [("nora-key", true), ("nora-plain", false)] {
+        let store = store(&account(account_name));
+        store
+            .put("vaults/a/keys/k", old.clone())
+            .await
+            .expect("put");
+        let again = store.put("vaults/a/keys/k", new.clone()).await;
+        let kept = if replaces { &new } else { &old };
+        match again {
+            Ok(()) => assert!(replaces),
+            Err(error) => {
+                assert_eq!(error.kind, StoreErrorKind::Misconfigured, "{error}");
+                assert!(error.to_string().contains("posix-rename"), "{error}");
+                assert!(!replaces, "{error}");
+            }
+        }
+        let stored = store.get("vaults/a/keys/k", 500).await.expect("get");
+        assert_eq!(stored, kept, "{account_name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn backups_of_which_each_call_fails_once() {
+    for account_name in ["nora-key", "nora-plain"] {
+        let failed = each_call_fails_once(store(&account(account_name))).await;
+        assert!(failed > 20, "{failed} calls failed");
     }
 }

@@ -6,11 +6,15 @@
 
 use std::time::Duration;
 
-use base64::Engine as _;
 use http::{HeaderMap, Method, Request, StatusCode, header::DATE};
 use zeroize::Zeroizing;
 
+use self::document::{between, says_full, tag};
 use crate::{destination::FieldNames, error::StoreErrorKind};
+
+mod document;
+
+pub(super) use self::document::hex_of_base64;
 
 /// How much of a service's own words is passed on.
 const WORDS_CHARS_MAX: usize = 200;
@@ -212,7 +216,8 @@ impl Site {
             301 | 307 | 308 => self.elsewhere(answer),
             401 | 403 if asked.method == Verb::Head => self.denied(asked, answer),
             507 => self.full(answer),
-            429 | 500 | 502..=599 => Failure::passing(
+            // 499: the service says that we were gone, and was not told so by us.
+            408 | 429 | 499 | 500 | 502..=599 => Failure::passing(
                 StoreErrorKind::Unavailable,
                 format!("{place} answered with HTTP status {status}"),
             ),
@@ -338,7 +343,13 @@ impl Site {
                 Unavailable,
                 format!("{place} asks for fewer requests ({code})"),
             ),
-            "RequestTimeout" | "OperationAborted" | "ConditionalRequestConflict" => {
+            "RequestTimeout"
+            | "OperationAborted"
+            | "ConditionalRequestConflict"
+            | "ClientDisconnected" => {
+                Failure::passing(Unavailable, format!("{place} gave up ({code})"))
+            }
+            _ if matches!(answer.status.as_u16(), 408 | 499) => {
                 Failure::passing(Unavailable, format!("{place} gave up ({code})"))
             }
             _ if answer.status.is_server_error() && answer.status.as_u16() != 501 => {
@@ -365,6 +376,17 @@ impl Site {
                 ),
             ),
         }
+    }
+
+    /// What is added to a denial where it may hide that there is no such bucket.
+    pub(super) fn or_no_bucket(&self) -> String {
+        format!(
+            "; or there is no bucket {:?} at {}, which who may not list is not told: then create \
+             it, or set {}",
+            self.bucket,
+            self.authority(),
+            self.field("bucket")
+        )
     }
 
     fn denied(&self, asked: &Asked, answer: &Answer<'_>) -> Failure {
@@ -457,44 +479,6 @@ impl Site {
         }
         format!(": {}", words.trim())
     }
-}
-
-fn says_full(document: &str) -> bool {
-    let document = document.to_ascii_lowercase();
-    [
-        "no space left",
-        "storage cap exceeded",
-        "quota exceeded",
-        "disk full",
-    ]
-    .iter()
-    .any(|words| document.contains(words))
-}
-
-/// The text of the first element of that name.
-fn tag(document: &str, name: &str) -> Option<String> {
-    let text = between(document, &format!("<{name}>"), &format!("</{name}>"))?;
-    let plain = text
-        .replace("&lt;", "<")
-        .replace("&gt;", ">")
-        .replace("&quot;", "\"")
-        .replace("&apos;", "'")
-        .replace("&amp;", "&");
-    Some(plain.trim().to_owned())
-}
-
-fn between<'a>(text: &'a str, start: &str, end: &str) -> Option<&'a str> {
-    let from = text.find(start)? + start.len();
-    let length = text[from..].find(end)?;
-    Some(&text[from..from + length])
-}
-
-/// A checksum as headers carry it, in the form of an ETag.
-pub(super) fn hex_of_base64(text: &str) -> Option<String> {
-    let bytes = base64::engine::general_purpose::STANDARD
-        .decode(text)
-        .ok()?;
-    Some(hex::encode(bytes))
 }
 
 #[cfg(test)]

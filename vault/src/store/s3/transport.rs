@@ -39,9 +39,10 @@ pub(super) const STALL: Duration = Duration::from_mins(1);
 /// Pieces in which a body goes out: so often is looked whether it moves.
 const PIECE_BYTES: usize = 256 * 1024;
 /// What the system may hold of a body that was handed over whole, and the slowest
-/// line that is waited for to send it.
-const HELD_BYTES_MAX: u64 = 4 * 1024 * 1024;
-const HELD_BYTES_PER_SECOND: u64 = 32 * 1024;
+/// line that is waited for to send it. On a slow line it holds little: twice what is
+/// under way there.
+const HELD_BYTES_MAX: u64 = 1024 * 1024;
+const HELD_BYTES_PER_SECOND: u64 = 64 * 1024;
 /// Connections that nobody used for so long may have been forgotten on the way.
 const IDLE_MAX: Duration = Duration::from_secs(15);
 /// Longest error document that is read.
