@@ -4,6 +4,7 @@
 //! - [`transport`]: HTTP as OpenDAL is given it: progress is watched, what was
 //!   written is compared with what the service says it has
 //! - [`connect`]: name, TCP, TLS, each with its own words when it fails
+//! - [`credential`]: the access key, which no log may show
 //! - [`failure`]: from a service's answer to what is wrong and what to do
 //!
 //! An object is written by one request, so that it is there whole or not at all and
@@ -23,9 +24,12 @@ use opendal::{
     services::S3,
 };
 use proto::backup::v1::{R2Destination, S3Destination, s3_destination::AddressingStyle};
+use reqsign_core::ProvideCredentialChain;
 use tracing::warn;
+use zeroize::Zeroizing;
 
 use self::{
+    credential::AccessKey,
     failure::{Failure, Hidden, Site},
     transport::Transport,
 };
@@ -36,6 +40,7 @@ use crate::{
 };
 
 mod connect;
+mod credential;
 mod failure;
 mod transport;
 
@@ -142,20 +147,21 @@ impl Bucket<'_> {
     fn builder(&self) -> S3 {
         // Nothing but what is configured here: no files, no environment, no
         // metadata service of a machine.
-        let mut builder = S3::default()
+        let owned = |text: &str| Zeroizing::new(text.to_owned());
+        let key = AccessKey {
+            id: owned(self.access_key_id),
+            secret: owned(self.secret_access_key),
+            session_token: (!self.session_token.is_empty()).then(|| owned(self.session_token)),
+        };
+        S3::default()
             .bucket(self.bucket)
             .region(self.region)
             .endpoint(&self.endpoint)
             .root(self.prefix)
-            .access_key_id(self.access_key_id)
-            .secret_access_key(self.secret_access_key)
+            .credential_provider_chain(ProvideCredentialChain::new().push(key))
             .disable_config_load()
             .disable_ec2_metadata()
-            .checksum_algorithm("md5");
-        if !self.session_token.is_empty() {
-            builder = builder.session_token(self.session_token);
-        }
-        builder
+            .checksum_algorithm("md5")
     }
 
     fn open(&self, builder: S3) -> Result<S3Store, StoreError> {
