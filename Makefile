@@ -72,10 +72,10 @@ bench-local: ## one machine, beside restic and tar|zstd|age
 	cargo build --release --package nora-backup
 	$(SERVICES) run --only docker -- python3 bench/run.py --target $(TARGET) --mib $(or $(MIB),1024) --runs $(or $(RUNS),3) --big $(or $(BIG),0) $(ARGS)
 
-bench-remote: ## backups to real servers, beside restic and the transport's own tool
+bench-remote: ## backups to real servers, beside restic and the transport's own tool (ONLY=S3, ONLY=SSH)
 	cargo build --package nora-backup-tests --bin services
 	cargo build --release --package nora-backup
-	$(SERVICES) run --only sshd -- python3 bench/remote.py --target $(TARGET) --mib $(or $(MIB),1024) --runs $(or $(RUNS),3)
+	$(SERVICES) run --only sshd,seaweedfs -- python3 bench/remote.py --target $(TARGET) --mib $(or $(MIB),1024) --runs $(or $(RUNS),3) $(if $(ONLY),--only $(ONLY))
 
 bench-fleet: ## servers and workers: how soon, how many, how it comes back (AWAY_SECONDS=10: a quick try)
 	$(MAKE) programs

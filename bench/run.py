@@ -145,7 +145,7 @@ class Bench:
         container = Container(host, "nora-bench", corpus(self.place, self.args.mib))
         nora = None
         try:
-            nora = Nora(self.program, fresh(self.work) / "nora", self.log, host)
+            nora = Nora(self.program, fresh(self.work) / "nora", self.log, {"NORA_BACKUP_DOCKER_HOST": host})
             container.read_raw()
             for number in range(self.args.runs):
                 self.note("raw read", "docker", "seconds", container.read_raw().seconds)
