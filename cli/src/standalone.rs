@@ -26,7 +26,7 @@ use server::ServerSettings;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
-use vault::{DestinationSettings, KeySettings, VaultSettings};
+use vault::{DestinationSettings, KeySettings, StoreError, VaultSettings};
 use worker::WorkerSettings;
 
 use crate::{
@@ -233,14 +233,26 @@ async fn make_key(to: &DestinationSettings, dir: &DataDir) -> Result<String> {
     let vaults = service::open_destination(to)?
         .list_folders("vaults/")
         .await
-        .map_err(|error| {
-            CliError::failed(format!("look for backups at {place}: {error}"))
-                .hint("set NORA_BACKUP_ENCRYPTION_KEY to the key of what is there, if anything is")
-        })?;
+        .map_err(|error| not_looked(&place, &error))?;
     if vaults.is_empty() {
         return dir.make_key();
     }
     Err(dir.key_is_gone(&place))
+}
+
+/// It can't be told whether the destination holds vaults. The error names the cause; the key
+/// has nothing to do with it.
+fn not_looked(place: &str, error: &StoreError) -> CliError {
+    let (exit, remedy) = if error.kind.is_retryable() {
+        let again = "start it again once the destination can be reached";
+        (Exit::Unavailable, again)
+    } else {
+        (Exit::Failed, "put right what the destination refuses")
+    };
+    let message = format!("look for backups at {place}: {error}");
+    CliError::new(exit, message).hint(format!(
+        "{remedy}: a first key is made only where it is seen that there are no backups yet"
+    ))
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener> {
@@ -284,6 +296,41 @@ mod tests {
         match Cli::from_arg_matches(&matches).expect("parse").command {
             Command::Standalone(args) => *args,
             other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_destination_that_cannot_be_looked_at_is_no_matter_of_the_key() {
+        use vault::StoreErrorKind::{Denied, Misconfigured, Refused, Timeout, Unavailable};
+        for (kind, exit, hint) in [
+            (
+                Unavailable,
+                Exit::Unavailable,
+                "once the destination can be reached",
+            ),
+            (
+                Timeout,
+                Exit::Unavailable,
+                "once the destination can be reached",
+            ),
+            (Denied, Exit::Failed, "what the destination refuses"),
+            (Refused, Exit::Failed, "what the destination refuses"),
+            (Misconfigured, Exit::Failed, "what the destination refuses"),
+        ] {
+            let cause = StoreError {
+                action: "list",
+                object: "vaults/".to_owned(),
+                kind,
+                detail: "the cause".to_owned(),
+            };
+            let error = not_looked("s3://bucket", &cause);
+            assert_eq!(error.exit, exit);
+            let words = error.to_string();
+            assert!(
+                words.contains("the cause") && words.contains(hint),
+                "{words}"
+            );
+            assert!(!words.contains("NORA_BACKUP_ENCRYPTION_KEY"), "{words}");
         }
     }
 
