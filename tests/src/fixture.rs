@@ -302,3 +302,18 @@ fn set_time(path: &Path, seconds: i64, nanos: i64) -> Result<()> {
     utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)
         .with_context(|| format!("set the time of {}", path.display()))
 }
+
+/// Copies a folder with all that is in it.
+pub fn copy_all(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_all(&entry.path(), &to)?;
+        } else {
+            fs::copy(entry.path(), to)?;
+        }
+    }
+    Ok(())
+}
