@@ -11,7 +11,7 @@ use lapin::{
         BasicAckOptions, BasicConsumeOptions, ExchangeDeclareOptions, QueueBindOptions,
         QueueDeclareOptions,
     },
-    types::FieldTable,
+    types::{FieldTable, ShortString},
 };
 use proto::backup::v1::{DeleteBackupRequest, backup};
 use serde_json::Value;
@@ -74,7 +74,7 @@ async fn hear(
         assert_eq!(event["specversion"], "1.0", "{event}");
         assert_eq!(event["source"], "/nora/backup", "{event}");
         let message_id = delivery.properties.message_id().as_ref();
-        assert_eq!(event["id"].as_str(), message_id.map(|id| id.as_str()));
+        assert_eq!(event["id"].as_str(), message_id.map(ShortString::as_str));
         if is_ours(&event) && kinds.contains(&&*kind) {
             heard.insert(kind, event);
         }

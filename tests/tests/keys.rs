@@ -265,8 +265,10 @@ async fn a_rotation_killed_at_any_step_goes_on_and_every_vault_opens_meanwhile()
         // Those that were killed count as there for two minutes: these pass.
         let path = standalone.data_dir().join("catalog.db");
         let database = Database::connect(format!("sqlite:{}", path.display())).await?;
-        let script = "UPDATE key_holders SET seen_time_ms = seen_time_ms - 120001";
-        database.execute_unprepared(script).await?;
+        for table in ["key_holders", "workers"] {
+            let script = format!("UPDATE {table} SET seen_time_ms = seen_time_ms - 120001");
+            database.execute_unprepared(&script).await?;
+        }
         database.close().await?;
     }
     standalone.remove_env(PREVIOUS);
