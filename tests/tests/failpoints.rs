@@ -85,7 +85,7 @@ fn state_at(failpoint: &str) -> Option<backup::State> {
 
 /// Failpoints that other tests use: to slow work down (crash.rs, ending.rs), to be killed
 /// at while keys are rotated or destroyed (keys.rs), to
-/// stop at every call of the destination (vault/tests/compact), or to be killed at
+/// stop at every call of the destination (vault/tests/compact; copies too), or to be killed at
 /// in a fleet (chaos.rs; one process has nobody to announce to) or around a
 /// container's commands (docker.rs), or while one is replaced (in_place.rs).
 const ELSEWHERE: &[&str] = &[
@@ -94,6 +94,10 @@ const ELSEWHERE: &[&str] = &[
     "compact-packs-copied",
     "compact-index-part-stored",
     "announcer-before-mark",
+    "vault-copy-keys-stored",
+    "vault-copy-pack-stored",
+    "vault-copy-index-stored",
+    "vault-copy-manifest-stored",
     "vault-rewrap-before-put",
     "vault-rewrap-stored",
     "worker-before-hook",

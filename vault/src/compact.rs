@@ -50,6 +50,7 @@ use crate::{
     error::{Result, VaultError},
     manifest::ManifestRef,
     meter::{Meter, Phase},
+    read::blocking,
     store::Listed,
     vault::{Contents, Vault},
 };
@@ -314,15 +315,5 @@ impl Compaction {
         let chunks = survey.contents.chunks.clone();
         let (cancel, meter) = (self.cancel.clone(), self.meter.clone());
         blocking(move || mark::mark(&vault, &manifests, &chunks, &cancel, &meter)).await
-    }
-}
-
-/// Runs what blocks.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => Err(VaultError::Internal(format!("compact: {error}"))),
     }
 }

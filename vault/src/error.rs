@@ -104,6 +104,9 @@ pub enum VaultError {
         /// Name of the object in the vault.
         object: String,
     },
+    /// Something is wrong where a copy is written to, not where it is read from.
+    #[error("at the destination of the copy: {0}")]
+    Target(Box<VaultError>),
     /// The caller asked to stop.
     #[error("canceled")]
     Canceled,
@@ -131,6 +134,7 @@ impl VaultError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Store(error) => error.kind.is_retryable(),
+            Self::Target(error) => error.is_retryable(),
             Self::Source(_) | Self::Internal(_) | Self::Changed { .. } => true,
             _ => false,
         }
@@ -149,6 +153,7 @@ impl VaultError {
             | Self::Version { .. }
             | Self::Replayed { .. }
             | Self::KeyNotConfigured { .. } => true,
+            Self::Target(error) => error.is_fault(),
             _ => false,
         }
     }
@@ -174,6 +179,7 @@ impl VaultError {
             Self::Replayed { .. } => "OBJECT_REPLAYED",
             Self::RolledBack { .. } => "VAULT_ROLLED_BACK",
             Self::Changed { .. } => "AGENT_BUSY",
+            Self::Target(error) => error.reason(),
             Self::Canceled => "CANCELED",
             Self::Source(_) | Self::Sink(_) | Self::Entry { .. } | Self::Internal(_) => "INTERNAL",
         }
@@ -231,6 +237,7 @@ impl VaultError {
             Self::Changed { object } => Self::Changed {
                 object: object.clone(),
             },
+            Self::Target(error) => Self::Target(Box::new(error.again())),
             Self::Canceled => Self::Canceled,
             Self::Source(e) => Self::Source(io::Error::new(e.kind(), e.to_string())),
             Self::Sink(e) => Self::Sink(io::Error::new(e.kind(), e.to_string())),

@@ -83,6 +83,11 @@ impl ChunkIndex {
         Some((number, Self::slot(slabs, number).at))
     }
 
+    /// A chunk's id by its number.
+    pub(crate) fn id(&self, number: u32) -> ChunkId {
+        Self::slot(&self.slabs, number).id
+    }
+
     /// A chunk's place by its number.
     pub(crate) fn location(&self, number: u32) -> Location {
         Self::slot(&self.slabs, number).at

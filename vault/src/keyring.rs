@@ -21,7 +21,7 @@ use crate::{
 mod object;
 
 use object::Opened;
-pub(crate) use object::{KeyInfo, Rewrapped, inspect, rewrapped};
+pub(crate) use object::{KeyInfo, Rewrapped, copied, inspect, rewrapped};
 
 /// A key of the operator, which wraps data keys.
 #[derive(Clone)]

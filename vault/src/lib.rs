@@ -14,11 +14,13 @@
 //! - [`recover`]: what is left, read without a catalog; damage is gone around
 //! - [`compact`]: what no backup needs any more goes; [`mod@erase`]: everything does
 //! - [`mod@rewrap`]: data keys under another key-encryption key
+//! - [`copy`]: a backup as it is stored, at a second destination
 //!
 //! The format is described field by field in docs/format.md. This crate knows
 //! nothing of gRPC, SQL, queues or containers.
 
 pub mod compact;
+pub mod copy;
 pub mod destination;
 pub mod erase;
 pub mod error;
@@ -40,6 +42,7 @@ pub mod vault;
 pub mod write;
 
 pub use compact::{CompactReport, CompactSpec};
+pub use copy::CopyReport;
 pub use error::{Result, StoreError, StoreErrorKind, VaultError};
 pub use id::{check_path, compare_paths};
 pub use keyring::{KeyEncryptionKey, Keyring};

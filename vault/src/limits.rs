@@ -41,3 +41,5 @@ pub const ENTRY_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const WARNINGS_MAX: usize = 1000;
 /// Packs on their way to the destination at once.
 pub const UPLOADS_MAX: usize = 2;
+/// Packs on their way from one destination to another at once.
+pub const TRANSFERS_MAX: usize = 3;

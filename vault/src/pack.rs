@@ -140,17 +140,9 @@ pub(crate) async fn read_toc(
 ) -> Result<(TableOfContents, [u8; 16])> {
     let name = pack_name(id);
     let full = format!("{root}{name}");
-    let corrupt = |what: &str| VaultError::corrupt(&name, what);
-    let least = (HEADER_BYTES + TAG_BYTES + TRAILER_BYTES) as u64;
-    if !(least..=PACK_BYTES_MAX).contains(&pack_bytes) {
-        return Err(corrupt("its length is not that of a pack"));
-    }
+    check_length(&name, pack_bytes)?;
     let head = store.get_range(&full, 0, HEADER_BYTES as u64).await?;
-    let header = Header::decode(Kind::Pack, &name, &head)?;
-    if header.salt != *id {
-        return Err(corrupt("it is another pack than its name says"));
-    }
-    let key = keys.by_id(&header.key_id, &name)?;
+    let (header, sealer) = opener(keys, &name, id, &head)?;
     let trailer = store
         .get_range(
             &full,
@@ -158,19 +150,71 @@ pub(crate) async fn read_toc(
             TRAILER_BYTES as u64,
         )
         .await?;
-    let trailer: [u8; TRAILER_BYTES] = trailer
-        .as_ref()
-        .try_into()
-        .map_err(|_| corrupt("cut short"))?;
-    let toc_bytes = u64::from(u32::from_le_bytes(trailer));
-    let toc_start = pack_bytes
-        .checked_sub(TRAILER_BYTES as u64 + toc_bytes)
-        .filter(|start| *start >= HEADER_BYTES as u64)
-        .ok_or_else(|| corrupt("its table of contents is longer than the pack"))?;
+    let toc_start = toc_start(&name, pack_bytes, &trailer)?;
+    let toc_bytes = pack_bytes - TRAILER_BYTES as u64 - toc_start;
     let mut toc_box = store.get_range(&full, toc_start, toc_bytes).await?.to_vec();
-    let sealer = Sealer::new(key, &header, &name);
     let toc = open_toc_box(&sealer, &name, &mut toc_box, toc_start)?;
     Ok((toc, header.key_id))
+}
+
+/// Opens every box of a pack that was read whole: each byte of it is what was sealed.
+pub(crate) fn check_whole(
+    keys: &VaultKeys,
+    id: &[u8; 32],
+    bytes: &[u8],
+) -> Result<(TableOfContents, [u8; 16])> {
+    let name = pack_name(id);
+    check_length(&name, bytes.len() as u64)?;
+    let (header, sealer) = opener(keys, &name, id, bytes)?;
+    let (before, trailer) = bytes.split_at(bytes.len() - TRAILER_BYTES);
+    let toc_start = toc_start(&name, bytes.len() as u64, trailer)?;
+    let mut scratch = before[toc_start as usize..].to_vec();
+    let toc = open_toc_box(&sealer, &name, &mut scratch, toc_start)?;
+    for (position, segment) in toc.segments.iter().enumerate() {
+        // Within the pack: the table of contents was checked against its length.
+        let start = segment.offset_bytes as usize;
+        scratch.clear();
+        scratch.extend_from_slice(&before[start..start + segment.stored_bytes as usize]);
+        sealer.open(&mut scratch, position as u64, false)?;
+    }
+    Ok((toc, header.key_id))
+}
+
+fn check_length(name: &str, pack_bytes: u64) -> Result<()> {
+    let least = (HEADER_BYTES + TAG_BYTES + TRAILER_BYTES) as u64;
+    if (least..=PACK_BYTES_MAX).contains(&pack_bytes) {
+        return Ok(());
+    }
+    Err(VaultError::corrupt(
+        name,
+        "its length is not that of a pack",
+    ))
+}
+
+/// What opens the boxes of a pack that begins so.
+fn opener(keys: &VaultKeys, name: &str, id: &[u8; 32], head: &[u8]) -> Result<(Header, Sealer)> {
+    let header = Header::decode(Kind::Pack, name, head)?;
+    if header.salt != *id {
+        return Err(VaultError::corrupt(
+            name,
+            "it is another pack than its name says",
+        ));
+    }
+    let key = keys.by_id(&header.key_id, name)?;
+    let sealer = Sealer::new(key, &header, name);
+    Ok((header, sealer))
+}
+
+/// Where the table of contents of a pack begins that ends so.
+fn toc_start(name: &str, pack_bytes: u64, trailer: &[u8]) -> Result<u64> {
+    let trailer: [u8; TRAILER_BYTES] = trailer
+        .try_into()
+        .map_err(|_| VaultError::corrupt(name, "cut short"))?;
+    let toc_bytes = u64::from(u32::from_le_bytes(trailer));
+    pack_bytes
+        .checked_sub(TRAILER_BYTES as u64 + toc_bytes)
+        .filter(|start| *start >= HEADER_BYTES as u64)
+        .ok_or_else(|| VaultError::corrupt(name, "its table of contents is longer than the pack"))
 }
 
 fn open_toc_box(

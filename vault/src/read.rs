@@ -11,6 +11,7 @@
 //! - `walk`: everything in order, on all cores
 //! - `tar`, `export`: tar headers; a backup as an archive
 //! - `verify`: what is wrong with a backup
+//! - `needs`: which chunks a backup needs
 //!
 //! What is read is checked before anyone sees it: a box opens or not, and every
 //! chunk must be what its id says. Errors name the object.
@@ -43,6 +44,7 @@ mod fetch;
 mod ids;
 mod layout;
 mod lost;
+mod needs;
 mod resync;
 mod tar;
 mod verify;
@@ -106,6 +108,16 @@ impl Vault {
         let reader = BackupReader::new(self.clone(), manifest, contents.chunks, cancel);
         *buffers::lock(&reader.fetcher.retired) = contents.retired;
         Ok(reader)
+    }
+}
+
+/// Runs what blocks.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => Err(VaultError::Internal(format!("a thread: {error}"))),
     }
 }
 

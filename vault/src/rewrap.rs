@@ -101,12 +101,7 @@ pub async fn rewrap(
     policy: RewrapPolicy,
     cancel: &CancellationToken,
 ) -> Result<RewrapReport> {
-    let objects = KeyObjects {
-        store,
-        agent_id,
-        keyring,
-        root: format!("vaults/{agent_id}/"),
-    };
+    let objects = KeyObjects::new(store, agent_id, keyring);
     let mut report = RewrapReport::default();
     let (mut failure, mut gone) = (None, Vec::new());
     for name in objects.names().await? {
@@ -126,12 +121,7 @@ pub async fn rewrap(
 
 /// Tells what the data keys of an agent's vault are wrapped under; writes nothing.
 pub async fn survey(store: &dyn Store, agent_id: &str, keyring: &Keyring) -> Result<RewrapReport> {
-    let objects = KeyObjects {
-        store,
-        agent_id,
-        keyring,
-        root: format!("vaults/{agent_id}/"),
-    };
+    let objects = KeyObjects::new(store, agent_id, keyring);
     let (mut report, mut gone) = (RewrapReport::default(), Vec::new());
     for name in objects.names().await? {
         let Some(bytes) = objects.read(&name).await? else {
@@ -145,16 +135,26 @@ pub async fn survey(store: &dyn Store, agent_id: &str, keyring: &Keyring) -> Res
     Ok(report)
 }
 
-struct KeyObjects<'a> {
+/// The key objects of one vault.
+pub(crate) struct KeyObjects<'a> {
     store: &'a dyn Store,
     agent_id: &'a str,
     keyring: &'a Keyring,
     root: String,
 }
 
-impl KeyObjects<'_> {
+impl<'a> KeyObjects<'a> {
+    pub(crate) fn new(store: &'a dyn Store, agent_id: &'a str, keyring: &'a Keyring) -> Self {
+        Self {
+            store,
+            agent_id,
+            keyring,
+            root: format!("vaults/{agent_id}/"),
+        }
+    }
+
     /// Names of the key objects below the vault.
-    async fn names(&self) -> Result<Vec<String>> {
+    pub(crate) async fn names(&self) -> Result<Vec<String>> {
         let listed = self.store.list(&format!("{}keys/", self.root)).await?;
         let mut names: Vec<String> = listed
             .into_iter()
@@ -188,7 +188,7 @@ impl KeyObjects<'_> {
     }
 
     /// A key object's bytes; None when it is gone.
-    async fn read(&self, name: &str) -> Result<Option<Bytes>> {
+    pub(crate) async fn read(&self, name: &str) -> Result<Option<Bytes>> {
         let full = format!("{}{name}", self.root);
         match self.store.get(&full, KEY_OBJECT_BYTES_MAX).await {
             Ok(bytes) => Ok(Some(bytes)),
@@ -232,7 +232,7 @@ impl KeyObjects<'_> {
 
     /// Puts a key object. After a failure its outcome is unknown: what is there decides,
     /// and what is no key object any more is put again while its bytes are at hand.
-    async fn replace(&self, name: &str, wanted: Bytes) -> Result<()> {
+    pub(crate) async fn replace(&self, name: &str, wanted: Bytes) -> Result<()> {
         let full = format!("{}{name}", self.root);
         let mut failure = None;
         for _ in 0..PUTS_MAX {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, RwLock},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -44,6 +44,9 @@ pub(crate) struct Contents {
     pub chunks: Arc<RwLock<ChunkIndex>>,
     /// Packs that waited for their removal.
     pub retired: Vec<RetiredPack>,
+    /// All packs that were retired, those too that are removed already: an index that
+    /// still names one would hide a pack of the same id.
+    pub retired_ids: HashSet<[u8; 32]>,
     /// Names of the index objects that were read.
     pub index_ids: Vec<[u8; 32]>,
     /// Index objects that others replace.
@@ -54,6 +57,12 @@ pub(crate) struct Contents {
     pub adopted: Vec<IndexedPack>,
     /// Packs whose table of contents could not be read, with the reason.
     pub unreadable: Vec<([u8; 32], String)>,
+}
+
+impl Contents {
+    pub(crate) fn read_chunks(&self) -> RwLockReadGuard<'_, ChunkIndex> {
+        self.chunks.read().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 pub(crate) fn now_ms() -> i64 {
@@ -303,6 +312,7 @@ impl Vault {
         for retired in current.iter().flat_map(|(_, index)| &index.retired_packs) {
             if let Ok(id) = <[u8; 32]>::try_from(&retired.pack_id[..])
                 && known.insert(id)
+                && contents.retired_ids.insert(id)
                 && on_store.contains_key(&id)
             {
                 contents.retired.push(retired.clone());

@@ -10,14 +10,14 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::{Compaction, Survey, blocking, mark::Marked, plan::Plan};
+use super::{Compaction, Survey, mark::Marked, plan::Plan};
 use crate::{
     error::{Result, VaultError},
     id::ChunkId,
     index::{ChunkIndex, Location},
     limits::CHUNK_ID_BYTES,
     pack::{pack_name, read_toc},
-    read::BackupReader,
+    read::{BackupReader, blocking},
     vault::Vault,
     write::{Repacked, Repacker},
 };

@@ -136,6 +136,54 @@ pub(crate) fn rewrapped(
     }
 }
 
+/// What a key object shall be where a copy of the vault is, by what it is in the vault
+/// and what it is there. One that the writing key opens stays; otherwise it gets
+/// the wraps that it lacks, and loses none. One that is damaged is replaced.
+pub(crate) fn copied(
+    agent_id: &str,
+    keyring: &Keyring,
+    name: &str,
+    from_bytes: &[u8],
+    there: &[u8],
+) -> Result<Rewrapped> {
+    let from = decode(agent_id, name, from_bytes)?;
+    let there = match decode(agent_id, name, there) {
+        Ok(there) => there,
+        Err(VaultError::Corrupt { .. }) => return Ok(Rewrapped::Bytes(from_bytes.to_vec())),
+        Err(error) => return Err(error),
+    };
+    let identity = |object: &KeyObject| KeyObject {
+        wrapped_keys: Vec::new(),
+        ..object.clone()
+    };
+    if identity(&from) != identity(&there) {
+        if let Ok(Opened::Key(_)) = open_decoded(keyring, name, &there) {
+            return Err(VaultError::corrupt(name, "it holds another data key"));
+        }
+        return Ok(Rewrapped::Bytes(from_bytes.to_vec()));
+    }
+    if let Ok(Opened::Key(_)) = open_decoded(&keyring.writing_only(), name, &there) {
+        return Ok(Rewrapped::AsIs);
+    }
+    let mut after = there.clone();
+    for wrapped in from.wrapped_keys {
+        let id = &wrapped.key_encryption_key_id;
+        let same = |other: &&mut WrappedKey| other.key_encryption_key_id == *id;
+        let Some(other) = after.wrapped_keys.iter_mut().find(same) else {
+            after.wrapped_keys.push(wrapped);
+            continue;
+        };
+        let kek = keyring.all().find(|kek| kek.id[..] == id[..]);
+        if kek.is_some_and(|kek| unwrap(kek, &there, other).is_none()) {
+            *other = wrapped;
+        }
+    }
+    if after == there {
+        return Ok(Rewrapped::AsIs);
+    }
+    Ok(Rewrapped::Bytes(after.encode_to_vec()))
+}
+
 fn wrapped_under(object: &KeyObject) -> Vec<String> {
     let ids = object.wrapped_keys.iter();
     ids.map(|w| hex::encode(&w.key_encryption_key_id)).collect()

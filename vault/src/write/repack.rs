@@ -27,6 +27,8 @@ pub(crate) struct Repacked {
     pub packs: Vec<IndexedPack>,
     /// Index objects that were written on the way, over further packs.
     pub index_ids: Vec<[u8; 32]>,
+    /// Bytes of all of these.
+    pub stored_bytes: u64,
 }
 
 impl Repacker {
@@ -77,6 +79,7 @@ impl Repacker {
         Ok(Repacked {
             packs: packed.packs,
             index_ids: packed.index_ids,
+            stored_bytes: packed.stored_bytes,
         })
     }
 }

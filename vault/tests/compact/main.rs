@@ -1,7 +1,11 @@
 //! What no backup needs goes, and nothing else, whatever fails when and whoever
-//! else is at work; and what every destination must keep to.
+//! else is at work; copies at a second destination are whole and stand alone; and what
+//! every destination must keep to.
 
 mod compaction;
+mod copies;
+mod copy_faults;
+mod copy_keys;
 mod crashes;
 mod faults;
 mod model;

@@ -8,8 +8,8 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 use vault::{
-    BackupSpec, CompactReport, CompactSpec, KeyEncryptionKey, Keyring, ManifestRef, Result, Store,
-    Vault, VaultSettings,
+    BackupSpec, CompactReport, CompactSpec, CopyReport, KeyEncryptionKey, Keyring, ManifestRef,
+    Result, Store, Vault, VaultSettings,
     format::{Entry, EntryType},
     store::testing::{FaultPlan, MemoryStore},
 };
@@ -47,8 +47,17 @@ pub fn shorten_indexes(store: &MemoryStore) {
     store.set_object(SHORT_INDEXES, Some(bytes::Bytes::new()));
 }
 
+/// The key-encryption key whose bytes are all this one.
+pub fn key(byte: u8) -> KeyEncryptionKey {
+    KeyEncryptionKey::new([byte; 32])
+}
+
+/// What the vaults of these tests are under.
+pub fn keyring() -> Keyring {
+    Keyring::new(key(5), vec![])
+}
+
 pub async fn open(store: Arc<MemoryStore>) -> Result<Vault> {
-    let keyring = Keyring::new(KeyEncryptionKey::new([5; 32]), vec![]);
     let mut settings = VaultSettings {
         threads: 1,
         ..VaultSettings::default()
@@ -56,7 +65,7 @@ pub async fn open(store: Arc<MemoryStore>) -> Result<Vault> {
     if store.object(SHORT_INDEXES).is_some() {
         settings.index_chunks_max = 2;
     }
-    Vault::open_or_create(store as Arc<dyn Store>, "a1", &keyring, settings).await
+    Vault::open_or_create(store as Arc<dyn Store>, "a1", &keyring(), settings).await
 }
 
 /// A vault that exists, in a store whose clock stands at [`T0`].
@@ -104,6 +113,33 @@ pub async fn back_up(
         Ok(writer.finish(T0)?.manifest)
     };
     tokio::task::spawn_blocking(work).await.unwrap()
+}
+
+/// Copies a backup to another store.
+pub async fn copy(
+    from: &Arc<MemoryStore>,
+    to: &Arc<MemoryStore>,
+    at: &ManifestRef,
+) -> Result<CopyReport> {
+    copy_with(from, to, at, &keyring()).await
+}
+
+/// The same with other keys.
+pub async fn copy_with(
+    from: &Arc<MemoryStore>,
+    to: &Arc<MemoryStore>,
+    at: &ManifestRef,
+    keyring: &Keyring,
+) -> Result<CopyReport> {
+    let settings = VaultSettings {
+        threads: 1,
+        ..VaultSettings::default()
+    };
+    let vault = Vault::open(from.clone(), "a1", keyring, settings).await?;
+    let cancel = CancellationToken::new();
+    vault
+        .copy_backup(at, to.clone(), keyring, cancel, Arc::default())
+        .await
 }
 
 /// Everything that a backup holds.
