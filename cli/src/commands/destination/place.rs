@@ -331,6 +331,7 @@ fn flag(field: &str) -> Option<String> {
                 "destination_id" => Some("ID".to_owned()),
                 "display_name" => Some("--name".to_owned()),
                 "local" => Some("--local".to_owned()),
+                "s3" | "r2" | "ssh" => Some(format!("--{field}-...")),
                 "kind" => Some("--local, --s3-bucket, --r2-bucket or --ssh-host".to_owned()),
                 _ => None,
             };
@@ -376,6 +377,7 @@ mod tests {
         assert!(flags > 20, "{flags}");
         assert_eq!(flag("destination_id").as_deref(), Some("ID"));
         assert_eq!(flag("destination.display_name").as_deref(), Some("--name"));
+        assert_eq!(flag("destination.ssh").as_deref(), Some("--ssh-..."));
         assert_eq!(flag("page_size"), None);
     }
 
