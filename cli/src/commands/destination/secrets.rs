@@ -214,13 +214,39 @@ impl clap::Args for Secrets {
 mod tests {
     use std::fs;
 
+    use clap::Parser as _;
+
     use super::*;
+    use crate::args::Cli;
 
     fn from_file(path: &Path) -> Secrets {
         Secrets(BTreeMap::from([(
             "ssh-password",
             Origin::File(path.to_owned()),
         )]))
+    }
+
+    #[test]
+    fn no_secret_is_a_flags_value() {
+        let parse = |arguments: &[&str]| {
+            let line = ["nora-backup", "destination", "add", "x"];
+            Cli::try_parse_from(line.iter().chain(arguments))
+        };
+        for known in &KNOWN {
+            let plain = format!("--{}", known.name);
+            for line in [
+                &[plain.as_str(), "hunter2"][..],
+                &[&format!("{plain}=hunter2")],
+            ] {
+                let said = parse(line).expect_err("refused").to_string();
+                assert!(said.contains(&format!("{plain}-")), "{said}");
+                assert!(!said.contains("hunter2"), "{said}");
+            }
+            let (file, variable) = (format!("{plain}-file"), format!("{plain}-env"));
+            parse(&[&file, "-"]).expect("from standard input");
+            parse(&[&variable, "SECRET"]).expect("from a variable");
+            parse(&[&file, "/run/secret", &variable, "SECRET"]).expect_err("both");
+        }
     }
 
     #[test]
