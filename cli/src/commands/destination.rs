@@ -147,8 +147,9 @@ async fn list(session: &Session) -> Result<()> {
     };
     let mut all = Vec::new();
     loop {
-        let page = session.admin().list_destinations(call(request.clone()));
-        let page = page.await?.into_inner();
+        let mut client = session.admin();
+        let page = client.list_destinations(call(request.clone())).await?;
+        let page = page.into_inner();
         all.extend(page.destinations);
         if page.next_page_token.is_empty() {
             break;
