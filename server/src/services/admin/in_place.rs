@@ -126,6 +126,8 @@ mod tests {
             pool: "default".into(),
             patterns: Vec::new(),
             size_warning_bytes: 0,
+            destination_id: String::new(),
+            second_destination_id: String::new(),
             etag: String::new(),
             restore_id: None,
             vault_bytes: 0,
