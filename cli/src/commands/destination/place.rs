@@ -418,7 +418,7 @@ mod tests {
             ("nora", "eu-west-1")
         );
         assert_eq!(s3.storage_class, "");
-        assert_eq!(s3.addressing_style(), AddressingStyle::Path);
+        assert!(s3.addressing_style() == AddressingStyle::Path);
         let mut ssh = SshDestination {
             port: 2222,
             host_key: "ssh-ed25519 old".into(),
