@@ -15,7 +15,7 @@ use crate::{
     Agent, AgentFilter, BackupsOfGone, Catalog, CatalogError, JobKind, JobState, NewAgent, Page,
     PageRequest,
     connection::Tx,
-    deletion,
+    deletion, destinations,
     entities::{agents, backups, jobs},
     error::Doing as _,
     pages, schedules, stored,
@@ -26,7 +26,7 @@ impl Catalog {
     /// was not known before. With `expected_etag`, only when it still is the
     /// present one. The etag changes only when something does.
     ///
-    /// Errors: `OwnerMismatch`, `EtagMismatch` (also when it does not exist),
+    /// Errors: `OwnerMismatch`, `DestinationNotFound`, `EtagMismatch` (also when it does not exist),
     /// `AgentBusy` while a deregistered agent of this id is being removed.
     pub async fn register_agent(
         &self,
@@ -51,6 +51,9 @@ impl Catalog {
         now_ms: i64,
     ) -> Result<(Agent, bool), CatalogError> {
         let tx = self.begin("register agent").await?;
+        for destination_id in [&new.destination_id, &new.second_destination_id] {
+            destinations::check_known(&tx, destination_id).await?;
+        }
         let agent_id = || new.agent_id.clone();
         let Some(row) = lock_agent(&tx, &new.agent_id).await? else {
             if expected_etag.is_some() {
@@ -241,6 +244,8 @@ pub(crate) async fn insert_agent(
         retention_due_ms: now_ms,
         patterns: encode_patterns(new),
         size_warning_bytes: size_warning(new),
+        destination_id: new.destination_id.clone(),
+        second_destination_id: new.second_destination_id.clone(),
     };
     agents::Entity::insert(agents::ActiveModel::from(row.clone()).reset_all())
         .exec_without_returning(tx.db())
@@ -265,6 +270,8 @@ async fn update_agent(
         pool: Set(new.pool.clone()),
         patterns: Set(encode_patterns(new)),
         size_warning_bytes: Set(size_warning(new)),
+        destination_id: Set(new.destination_id.clone()),
+        second_destination_id: Set(new.second_destination_id.clone()),
         etag: Set(etag.clone()),
         update_time_ms: Set(now_ms),
         ..Default::default()
@@ -298,6 +305,8 @@ async fn update_agent(
         pool: new.pool.clone(),
         patterns: new.patterns.clone(),
         size_warning_bytes: new.size_warning_bytes,
+        destination_id: new.destination_id.clone(),
+        second_destination_id: new.second_destination_id.clone(),
         etag,
         update_time_ms: now_ms,
         ..before
@@ -360,6 +369,8 @@ fn is_same(before: &Agent, new: &NewAgent) -> bool {
         && before.pool == new.pool
         && before.patterns == new.patterns
         && before.size_warning_bytes == new.size_warning_bytes
+        && before.destination_id == new.destination_id
+        && before.second_destination_id == new.second_destination_id
 }
 
 /// Whether a job that a caller asked for waits or runs. Deletions and
@@ -389,6 +400,25 @@ pub(crate) async fn remove_if_last(tx: &Tx, agent_id: &str) -> Result<(), Catalo
         let deleted = agents::Entity::delete_by_id(agent_id).exec(tx.db()).await;
         deleted.doing(tx.doing())?;
     }
+    Ok(())
+}
+
+/// Adds to what the agent's vaults take: of several, a job knows the size of one. The next
+/// compaction finds out what they take in all.
+pub(crate) async fn add_vault_bytes(
+    tx: &Tx,
+    agent_id: &str,
+    added_bytes: u64,
+) -> Result<(), CatalogError> {
+    agents::Entity::update_many()
+        .col_expr(
+            agents::Column::VaultBytes,
+            Expr::col(agents::Column::VaultBytes).add(added_bytes as i64),
+        )
+        .filter(agents::Column::AgentId.eq(agent_id))
+        .exec(tx.db())
+        .await
+        .doing(tx.doing())?;
     Ok(())
 }
 

@@ -122,7 +122,7 @@ pub(crate) async fn note(
         JobKind::Verify => ("verification", Some(job.job_id.as_str())),
         JobKind::Delete => ("deletion", job.backup_id.as_deref()),
         // Of nobody's interest.
-        JobKind::Compact | JobKind::Rotate | JobKind::Erase => return Ok(()),
+        JobKind::Compact | JobKind::Rotate | JobKind::Erase | JobKind::Copy => return Ok(()),
     };
     let state = match state {
         JobState::Completed => "completed",

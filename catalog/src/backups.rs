@@ -11,6 +11,7 @@ use crate::{
     Backup, BackupFilter, BackupState, Catalog, CatalogError, JobKind, NewBackup, Page,
     PageRequest, Trigger, Urgency, agents,
     connection::Tx,
+    copies, destinations,
     entities::{agents as agent_rows, backups, jobs},
     error::Doing as _,
     pages, requests, stored,
@@ -72,7 +73,9 @@ impl Catalog {
     pub async fn get_backup(&self, backup_id: &str) -> Result<Option<Backup>, CatalogError> {
         let row = backups::Entity::find_by_id(backup_id).find_also_related(jobs::Entity);
         let row = row.one(self.read()).await.doing("read backup")?;
-        row.map(stored::backup).transpose()
+        let mut backup = row.map(stored::backup).transpose()?;
+        copies::attach(self.read(), &mut backup).await?;
+        Ok(backup)
     }
 
     /// Backups, newest first.
@@ -83,14 +86,25 @@ impl Catalog {
     ) -> Result<Page<Backup>, CatalogError> {
         let query = listed(filter, page).find_also_related(jobs::Entity);
         let rows = query.all(self.read()).await.doing("list backups")?;
-        pages::page(page, rows, stored::backup, |backup| &backup.backup_id)
+        let mut page = pages::page(page, rows, stored::backup, |backup| &backup.backup_id)?;
+        copies::attach(self.read(), &mut page.items).await?;
+        Ok(page)
     }
 
-    /// The agent's COMPLETED backup of the highest sequence.
-    pub async fn latest_completed(&self, agent_id: &str) -> Result<Option<Backup>, CatalogError> {
-        let row = backups::Entity::find()
+    /// The agent's COMPLETED backup of the highest sequence: at one destination, or (None)
+    /// anywhere.
+    pub async fn latest_completed(
+        &self,
+        agent_id: &str,
+        destination_id: Option<&str>,
+    ) -> Result<Option<Backup>, CatalogError> {
+        let mut query = backups::Entity::find()
             .filter(backups::Column::AgentId.eq(agent_id))
-            .filter(backups::Column::State.eq(BackupState::Completed))
+            .filter(backups::Column::State.eq(BackupState::Completed));
+        if let Some(destination_id) = destination_id {
+            query = query.filter(backups::Column::DestinationId.eq(destination_id));
+        }
+        let row = query
             .order_by_desc(backups::Column::Sequence)
             .limit(1)
             .find_also_related(jobs::Entity)
@@ -237,6 +251,7 @@ pub(crate) async fn insert(
         backup_id: Some(backup_id),
         restore_id: None,
         depth: None,
+        destination_id: "",
         pool: &agent.pool,
         urgency: match new.trigger {
             Trigger::Manual | Trigger::Safety => Urgency::Manual,
@@ -246,7 +261,8 @@ pub(crate) async fn insert(
         max_attempts,
     };
     let job = transitions::insert_job(tx, job, now_ms).await?;
-    let row = pending(new, backup_id, &job.job_id, now_ms);
+    let destination_id = destinations::or_default(&agent.destination_id);
+    let row = pending(new, backup_id, &job.job_id, destination_id, now_ms);
     backups::Entity::insert(backups::ActiveModel::from(row.clone()).reset_all())
         .exec_without_returning(tx.db())
         .await
@@ -258,6 +274,7 @@ pub(crate) fn pending(
     new: &NewBackup,
     backup_id: &str,
     job_id: &str,
+    destination_id: String,
     now_ms: i64,
 ) -> backups::Model {
     backups::Model {
@@ -287,6 +304,7 @@ pub(crate) fn pending(
         end_time_ms: None,
         // Until the restore has succeeded that it is made for.
         protected: new.trigger == Trigger::Safety,
+        destination_id,
     }
 }
 

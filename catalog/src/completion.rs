@@ -10,7 +10,8 @@ use crate::{
     Restore, RestoreResult, RestoreState, VerifyDepth, agents,
     backups::not_found,
     connection::Tx,
-    entities::{backups, jobs, pins, restores},
+    copies,
+    entities::{backup_copies, backups, jobs, pins, restores},
     error::Doing as _,
     limits,
     restores::{encode_warnings, read_in},
@@ -46,12 +47,19 @@ impl Catalog {
         transitions::change_open_backup(&tx, &job, change).await?;
         let (state, last) = (JobState::Completed, result.progress);
         transitions::end_job(&tx, &job, state, None, last, now_ms).await?;
-        agents::set_vault_bytes(&tx, &job.agent_id, result.vault_bytes).await?;
+        if copies::has_other_vaults(&tx, &job).await? {
+            let added = result.stored_bytes;
+            agents::add_vault_bytes(&tx, &job.agent_id, added).await?;
+        } else {
+            agents::set_vault_bytes(&tx, &job.agent_id, result.vault_bytes).await?;
+        }
         agents::look_at_retention(&tx, &job.agent_id, now_ms).await?;
+        self.ask_for_copy(&tx, &job, now_ms).await?;
         let backup_id = job.backup_id.unwrap_or_default();
         let row = backups::Entity::find_by_id(backup_id.as_str()).find_also_related(jobs::Entity);
         let row = row.one(tx.db()).await.doing(tx.doing())?;
-        let backup = stored::backup(row.ok_or_else(|| not_found(&backup_id))?)?;
+        let mut backup = stored::backup(row.ok_or_else(|| not_found(&backup_id))?)?;
+        copies::attach(tx.db(), [&mut backup]).await?;
         tx.commit_with_work().await?;
         Ok(backup)
     }
@@ -119,7 +127,8 @@ impl Catalog {
                 }),
             ),
         };
-        if let Some(change) = change {
+        // What is wrong with a copy is not wrong with the backup.
+        if let Some(change) = change.filter(|_| job.destination_id.is_empty()) {
             backups::Entity::update_many()
                 .set(change)
                 .filter(backups::Column::BackupId.eq(job.backup_id.as_deref()))
@@ -174,6 +183,12 @@ impl Catalog {
             .exec(tx.db())
             .await
             .doing(tx.doing())?;
+        copies::forget(
+            &tx,
+            backup_copies::Column::BackupId,
+            backup_id.unwrap_or_default(),
+        )
+        .await?;
         // The job that made it goes with it; restores keep theirs, for their history.
         jobs::Entity::delete_many()
             .filter(jobs::Column::BackupId.eq(backup_id))

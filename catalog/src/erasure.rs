@@ -6,8 +6,8 @@ use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, sea_query::E
 use crate::{
     Catalog, CatalogError, Fence, JobKind, JobState, Urgency,
     agents::{has_callers_job, lock_agent, not_found},
-    deletion,
-    entities::{agents, backups, jobs},
+    copies, deletion,
+    entities::{agents, backup_copies, backups, jobs},
     error::Doing as _,
     jobs as job_calls, keys, schedules,
     transitions::{self, NewJob},
@@ -61,6 +61,7 @@ impl Catalog {
             backup_id: None,
             restore_id: None,
             depth: None,
+            destination_id: "",
             pool: &row.pool,
             urgency: Urgency::Manual,
             due_time_ms: now_ms,
@@ -93,6 +94,7 @@ impl Catalog {
             .exec(tx.db())
             .await
             .doing(tx.doing())?;
+        copies::forget(&tx, backup_copies::Column::AgentId, agent_id).await?;
         keys::forget_vaults(&tx, agent_id).await?;
         transitions::end_job(&tx, &job, JobState::Completed, None, None, now_ms).await?;
         crate::agents::remove_if_last(&tx, agent_id).await?;

@@ -143,6 +143,54 @@ pub enum CatalogError {
         /// The agent.
         agent_id: String,
     },
+    /// No such destination.
+    #[error(
+        "destination {destination_id} does not exist: list the destinations for those there are"
+    )]
+    DestinationNotFound {
+        /// The destination.
+        destination_id: String,
+    },
+    /// A destination of this id or at this place is there.
+    #[error(
+        "destination {destination_id} is there already, at {place}: use it, or choose another id and place"
+    )]
+    DestinationExists {
+        /// The one that is there.
+        destination_id: String,
+        /// Where it is.
+        place: String,
+    },
+    /// A destination that is used is not forgotten.
+    #[error(
+        "destination {destination_id} is in use: {used}; register those agents with another one and \
+         delete what lies there first"
+    )]
+    DestinationInUse {
+        /// The destination.
+        destination_id: String,
+        /// By whom.
+        used: String,
+    },
+    /// The destination is not what the caller thinks.
+    #[error(
+        "destination {destination_id} has changed meanwhile: read it again and repeat with its etag"
+    )]
+    DestinationChanged {
+        /// The destination.
+        destination_id: String,
+    },
+    /// There is nothing to read there.
+    #[error(
+        "backup {backup_id} has no complete copy at destination {destination_id}: read the backup \
+         for those it has"
+    )]
+    CopyNotCompleted {
+        /// The backup.
+        backup_id: String,
+        /// The destination.
+        destination_id: String,
+    },
     /// Keys are rotated one rotation after the other.
     #[error("keys are being rotated already: watch rotation {rotation_id} to its end")]
     KeyRotationRunning {
@@ -258,7 +306,13 @@ impl CatalogError {
             Self::JobNotFound { .. } => "JOB_NOT_FOUND",
             Self::JobNotFailed { .. } => "JOB_NOT_FAILED",
             Self::OwnerMismatch { .. } => "OWNER_MISMATCH",
-            Self::EtagMismatch { .. } | Self::ScheduleChanged { .. } => "ETAG_MISMATCH",
+            Self::EtagMismatch { .. }
+            | Self::ScheduleChanged { .. }
+            | Self::DestinationChanged { .. } => "ETAG_MISMATCH",
+            Self::DestinationNotFound { .. } => "DESTINATION_NOT_FOUND",
+            Self::DestinationExists { .. } => "DESTINATION_EXISTS",
+            Self::DestinationInUse { .. } => "DESTINATION_IN_USE",
+            Self::CopyNotCompleted { .. } => "COPY_NOT_COMPLETED",
             Self::ScheduleNotFound { .. } => "SCHEDULE_NOT_FOUND",
             Self::BackupProtected { .. } => "BACKUP_PROTECTED",
             Self::AgentHasBackups { .. } => "AGENT_HAS_BACKUPS",

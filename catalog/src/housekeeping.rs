@@ -106,6 +106,7 @@ impl Catalog {
             JobKind::Delete,
             JobKind::Compact,
             JobKind::Erase,
+            JobKind::Copy,
         ] {
             let ids: Vec<String> = jobs::Entity::find()
                 .select_only()

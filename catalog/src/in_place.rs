@@ -133,6 +133,7 @@ impl Catalog {
             expire_time_ms: None,
             in_place: true,
             safety_backup_id: Some(safety.backup_id),
+            destination_id: String::new(),
         };
         restores::Entity::insert(restores::ActiveModel::from(row).reset_all())
             .exec_without_returning(tx.db())
@@ -247,6 +248,7 @@ async fn queue(
         backup_id: Some(&restore.backup_id),
         restore_id: Some(&restore.restore_id),
         depth: None,
+        destination_id: "",
         pool: &safety.pool,
         urgency: Urgency::Manual,
         due_time_ms: now_ms,

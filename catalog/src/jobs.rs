@@ -11,6 +11,7 @@ use crate::{
     AfterHook, BackupState, Catalog, CatalogError, ClaimOutcome, FailOutcome, Failure, Fence, Job,
     JobKind, JobState, Lease, Renewal, RestoreState,
     connection::Tx,
+    copies,
     entities::{agents, backups, jobs, restores},
     error::Doing as _,
     limits, stored,
@@ -312,9 +313,12 @@ async fn take(
             };
             transitions::change_open_restore(tx, job, change).await
         }
-        JobKind::Verify | JobKind::Delete | JobKind::Compact | JobKind::Rotate | JobKind::Erase => {
-            Ok(())
-        }
+        JobKind::Verify
+        | JobKind::Delete
+        | JobKind::Compact
+        | JobKind::Rotate
+        | JobKind::Erase
+        | JobKind::Copy => Ok(()),
     }
 }
 
@@ -337,6 +341,7 @@ async fn lease(tx: &Tx, job_id: &str) -> Result<Option<Lease>, CatalogError> {
         let backup = backups::Entity::find_by_id(backup_id).find_also_related(jobs::Entity);
         let backup = backup.one(tx.db()).await.doing(tx.doing())?;
         lease.backup = backup.map(stored::backup).transpose()?;
+        copies::attach(tx.db(), &mut lease.backup).await?;
     }
     if let Some(restore_id) = job.restore_id.as_deref() {
         let restore = restores::Entity::find_by_id(restore_id).find_also_related(jobs::Entity);

@@ -30,6 +30,8 @@
 //! - `recovered`: what vaults tell, for a catalog that was lost
 //! - `overview` (everyone's backups, and jobs), `revival` (a new try for a failed
 //!   job) and `audit` (who did what): what administrators ask for
+//! - `destinations`: places for vaults, and the one that the environment gives; `copies`:
+//!   backups at a second one
 //! - `pins`, `manifests`: what deletion and compaction must respect
 //!
 //! With the feature `failpoints`, each writing call has two named points:
@@ -52,7 +54,9 @@ mod audit;
 mod backups;
 mod completion;
 mod connection;
+mod copies;
 mod deletion;
+mod destinations;
 mod entities;
 mod erasure;
 mod housekeeping;

@@ -5,11 +5,14 @@ use sea_orm::{
 };
 
 use crate::{
-    BackupState, Catalog, CatalogError, KnownManifest, entities::backups, error::Doing as _, limits,
+    BackupState, Catalog, CatalogError, CopyState, KnownManifest,
+    entities::{backup_copies, backups},
+    error::Doing as _,
+    limits,
 };
 
 /// The columns read, in this order.
-type Row = (String, BackupState, Option<i32>, Option<Vec<u8>>);
+type Row = (String, BackupState, Option<i32>, Option<Vec<u8>>, String);
 
 impl Catalog {
     /// Everything known of the agent's backups, for its compact job: which
@@ -30,6 +33,7 @@ impl Catalog {
                     backups::Column::State,
                     backups::Column::ManifestAttempt,
                     backups::Column::ManifestDigest,
+                    backups::Column::DestinationId,
                 ])
                 .filter(backups::Column::AgentId.eq(agent_id))
                 .order_by_asc(backups::Column::BackupId)
@@ -47,14 +51,30 @@ impl Catalog {
                 known.push(manifest(row)?);
             }
             if !more {
-                return Ok(known);
+                break;
             }
             after = known.last().map(|manifest| manifest.backup_id.clone());
         }
+        let copies = backup_copies::Entity::find()
+            .filter(backup_copies::Column::AgentId.eq(agent_id))
+            .filter(backup_copies::Column::State.eq(CopyState::Completed))
+            .all(self.read())
+            .await
+            .doing("read copies")?;
+        for copy in copies {
+            // In the order of their ids.
+            let at = known.binary_search_by(|one| one.backup_id.cmp(&copy.backup_id));
+            if let Ok(at) = at {
+                known[at].destination_ids.push(copy.destination_id);
+            }
+        }
+        Ok(known)
     }
 }
 
-fn manifest((backup_id, state, attempt, digest): Row) -> Result<KnownManifest, CatalogError> {
+fn manifest(
+    (backup_id, state, attempt, digest, destination_id): Row,
+) -> Result<KnownManifest, CatalogError> {
     let manifest_digest = digest.map(<[u8; 32]>::try_from).transpose();
     Ok(KnownManifest {
         manifest_digest: manifest_digest.map_err(|_| CatalogError::Damaged {
@@ -64,5 +84,6 @@ fn manifest((backup_id, state, attempt, digest): Row) -> Result<KnownManifest, C
         backup_id,
         state,
         manifest_attempt: attempt.map(|attempt| attempt as u32),
+        destination_ids: vec![destination_id],
     })
 }

@@ -1,11 +1,15 @@
 //! What the catalog answers with: plain structs, times in milliseconds since
 //! 1970, and the messages of `nora.backup.v1` where the API has one already.
 
+mod destinations;
 mod jobs;
 mod keys;
 mod schedules;
 mod states;
 
+pub use destinations::{
+    BackupCopy, CopyState, DEFAULT_DESTINATION, NewDestination, StoredDestination,
+};
 pub use jobs::{
     AfterHook, ClaimOutcome, DispatchItem, FailOutcome, Fence, Job, Lease, ReapOutcome, Reaped,
     Renewal,
@@ -43,6 +47,10 @@ pub struct Agent {
     pub patterns: Vec<String>,
     /// From which size on a backup carries a warning; 0: as the operator set it.
     pub size_warning_bytes: u64,
+    /// Where new backups go; empty: to the default destination.
+    pub destination_id: String,
+    /// Where completed backups are copied to; empty: nowhere.
+    pub second_destination_id: String,
     /// Changes with every change of the fields above.
     pub etag: String,
     /// The restore that made it.
@@ -76,6 +84,10 @@ pub struct NewAgent {
     pub patterns: Vec<String>,
     /// From which size on a backup carries a warning; 0: as the operator set it.
     pub size_warning_bytes: u64,
+    /// Where new backups go; empty: to the default destination.
+    pub destination_id: String,
+    /// Where completed backups are copied to; empty: nowhere.
+    pub second_destination_id: String,
 }
 
 /// A backup.
@@ -129,6 +141,10 @@ pub struct Backup {
     pub end_time_ms: Option<i64>,
     /// Whether no rule removes it, and no deletion before this is taken back.
     pub protected: bool,
+    /// The destination where it lies.
+    pub destination_id: String,
+    /// Its copies at other destinations.
+    pub copies: Vec<BackupCopy>,
 }
 
 /// What becomes of the backups of an agent that goes.
@@ -233,6 +249,8 @@ pub struct Restore {
     pub in_place: bool,
     /// The backup that is made before the agent is replaced.
     pub safety_backup_id: Option<String>,
+    /// The destination of the copy that is read; empty: where the backup lies.
+    pub destination_id: String,
 }
 
 /// A restore to plan.
@@ -248,6 +266,8 @@ pub struct NewDraft {
     pub decisions: Vec<RestoreDecision>,
     /// What the new agent will not have quite as the backup has it.
     pub warnings: Vec<String>,
+    /// The destination of the copy that is read; empty: where the backup lies.
+    pub destination_id: String,
     /// Makes the call idempotent.
     pub request: Option<RequestKey>,
 }
@@ -272,6 +292,8 @@ pub struct NewVerification {
     pub owner_id: String,
     /// How much is read.
     pub depth: VerifyDepth,
+    /// The destination of the copy that is checked; empty: the backup where it lies.
+    pub destination_id: String,
     /// Makes the call idempotent.
     pub request: Option<RequestKey>,
 }
@@ -306,6 +328,8 @@ pub struct KnownManifest {
     pub manifest_attempt: Option<u32>,
     /// BLAKE3 of the manifest that counts.
     pub manifest_digest: Option<[u8; 32]>,
+    /// The destinations where it lies and where its copies are complete.
+    pub destination_ids: Vec<String>,
 }
 
 /// What backups take.

@@ -8,7 +8,7 @@ use sea_orm::{
 
 use crate::{
     Backup, BackupState, Catalog, CatalogError, Job, JobKind, JobState, Page, PageRequest, Trigger,
-    Urgency,
+    Urgency, copies,
     entities::{agents, backups, jobs},
     error::Doing as _,
     limits, pages,
@@ -141,7 +141,9 @@ impl Catalog {
         }
         let rows = query.find_also_related(jobs::Entity).all(self.read()).await;
         let rows = rows.doing("list all backups")?;
-        pages::page(page, rows, stored::backup, |backup| &backup.backup_id)
+        let mut page = pages::page(page, rows, stored::backup, |backup| &backup.backup_id)?;
+        copies::attach(self.read(), &mut page.items).await?;
+        Ok(page)
     }
 
     /// Jobs, newest first.

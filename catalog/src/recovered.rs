@@ -254,6 +254,12 @@ fn completed(agent: &NewAgent, found: &RecoveredBackup, now_ms: i64) -> backups:
         warnings_total: result.warnings_total as i64,
         start_time_ms: Some(found.start_time_ms),
         end_time_ms: Some(found.end_time_ms),
-        ..pending(&new, &found.backup_id, &job_id, found.start_time_ms)
+        ..pending(
+            &new,
+            &found.backup_id,
+            &job_id,
+            crate::DEFAULT_DESTINATION.to_owned(),
+            found.start_time_ms,
+        )
     }
 }

@@ -13,6 +13,7 @@ use crate::{
     Catalog, CatalogError, JobKind, NewDraft, Page, PageRequest, Restore, RestoreFilter,
     RestoreState, Urgency, agents, backups,
     connection::Tx,
+    copies,
     entities::{jobs, restores},
     error::Doing as _,
     limits, pages, requests, stored,
@@ -22,7 +23,7 @@ use crate::{
 impl Catalog {
     /// Keeps a plan; it goes away after [`crate::limits::DRAFT_TTL_MS`].
     ///
-    /// Errors: `BackupNotFound`, `BackupNotCompleted`, `AgentExists`,
+    /// Errors: `BackupNotFound`, `BackupNotCompleted`, `CopyNotCompleted`, `AgentExists`,
     /// `RequestIdReused`, `RestoreNotFound` when the draft of the first call
     /// with this `request_id` is gone already.
     pub async fn create_draft(
@@ -53,6 +54,7 @@ impl Catalog {
             return restore.ok_or_else(|| not_found(&before));
         }
         let backup = backups::lock_readable(&tx, &new.backup_id, Some(&new.owner_id)).await?;
+        copies::check_readable_at(&tx, &backup, &new.destination_id).await?;
         refuse_taken(&tx, &new.plan.agent_id).await?;
         let row = restores::Model {
             restore_id,
@@ -73,6 +75,7 @@ impl Catalog {
             expire_time_ms: Some(now_ms.saturating_add(limits::DRAFT_TTL_MS)),
             in_place: false,
             safety_backup_id: None,
+            destination_id: new.destination_id.clone(),
         };
         restores::Entity::insert(restores::ActiveModel::from(row.clone()).reset_all())
             .exec_without_returning(tx.db())
@@ -160,6 +163,7 @@ impl Catalog {
             backup_id: Some(&draft.backup_id),
             restore_id: Some(restore_id),
             depth: None,
+            destination_id: "",
             pool: &agent.pool,
             urgency: Urgency::Manual,
             due_time_ms: now_ms,

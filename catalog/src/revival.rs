@@ -5,9 +5,10 @@ use sea_orm::{
 };
 
 use crate::{
-    BackupState, Catalog, CatalogError, Job, JobKind, JobState, RestoreState, agents, backups,
+    BackupState, Catalog, CatalogError, CopyState, Job, JobKind, JobState, RestoreState, agents,
+    backups,
     connection::Tx,
-    deletion,
+    copies, deletion,
     entities::{backups as backup_rows, jobs, restores as restore_rows},
     error::Doing as _,
     restores, rotations, stored, transitions,
@@ -125,6 +126,10 @@ async fn revive(tx: &Tx, job: &jobs::Model) -> Result<String, CatalogError> {
                 .exec(tx.db())
                 .await
                 .doing(tx.doing())?;
+        }
+        JobKind::Copy => {
+            backups::lock_readable(tx, backup_id, None).await?;
+            copies::note(tx, job, CopyState::Pending, None, job.create_time_ms).await?;
         }
         JobKind::Compact | JobKind::Rotate => {}
     }

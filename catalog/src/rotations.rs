@@ -82,6 +82,7 @@ impl Catalog {
             backup_id: None,
             restore_id: None,
             depth: None,
+            destination_id: "",
             pool: &pool,
             urgency: Urgency::Manual,
             due_time_ms: now_ms,

@@ -18,6 +18,7 @@ use crate::{
     BackupState, Catalog, CatalogError, JobKind, JobState, NewBackup, Page, PageRequest, Schedule,
     ScheduleRound, ScheduleSpec, SkipReason, Trigger, Urgency, agents, backups,
     connection::Tx,
+    destinations,
     entities::{agents as agent_rows, backups as backup_rows, jobs, schedules},
     error::Doing as _,
     pages,
@@ -261,6 +262,7 @@ impl Batch {
                 backup_id: Some(&backup_id),
                 restore_id: None,
                 depth: None,
+                destination_id: "",
                 pool: &agent.pool,
                 urgency: Urgency::Scheduled,
                 due_time_ms: self.now_ms,
@@ -276,7 +278,8 @@ impl Batch {
             trigger: Trigger::Schedule,
             request: None,
         };
-        let backup = backups::pending(&new, &backup_id, &job.job_id, self.now_ms);
+        let destination_id = destinations::or_default(&agent.destination_id);
+        let backup = backups::pending(&new, &backup_id, &job.job_id, destination_id, self.now_ms);
         self.jobs.push(jobs::ActiveModel::from(job).reset_all());
         self.backups
             .push(backup_rows::ActiveModel::from(backup).reset_all());

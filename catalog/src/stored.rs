@@ -72,6 +72,8 @@ pub(crate) fn agent(row: agents::Model) -> Result<Agent, CatalogError> {
         pool: row.pool,
         patterns: patterns.items,
         size_warning_bytes: row.size_warning_bytes as u64,
+        destination_id: row.destination_id,
+        second_destination_id: row.second_destination_id,
         etag: row.etag,
         restore_id: row.restore_id,
         vault_bytes: row.vault_bytes as u64,
@@ -116,6 +118,8 @@ pub(crate) fn backup(
         start_time_ms: row.start_time_ms,
         end_time_ms: row.end_time_ms,
         protected: row.protected,
+        destination_id: row.destination_id,
+        copies: Vec::new(),
     })
 }
 
@@ -145,6 +149,7 @@ pub(crate) fn restore(
         expire_time_ms: row.expire_time_ms,
         in_place: row.in_place,
         safety_backup_id: row.safety_backup_id,
+        destination_id: row.destination_id,
     })
 }
 
@@ -163,6 +168,7 @@ pub(crate) fn job(row: jobs::Model) -> Result<Job, CatalogError> {
         backup_id: row.backup_id,
         restore_id: row.restore_id,
         depth: row.depth,
+        destination_id: row.destination_id,
         pool: row.pool,
         urgency: row.urgency,
         attempt: row.attempt as u32,

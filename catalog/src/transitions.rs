@@ -22,9 +22,10 @@ use sea_orm::{
 use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::{
-    BackupState, CatalogError, Failure, Fence, JobKind, JobState, RestoreState, Urgency,
+    BackupState, CatalogError, CopyState, Failure, Fence, JobKind, JobState, RestoreState, Urgency,
     VerifyDepth, announcements,
     connection::Tx,
+    copies,
     entities::{backups, jobs, restores},
     error::Doing as _,
     in_place, schedules, stored,
@@ -55,6 +56,7 @@ pub(crate) struct NewJob<'a> {
     pub(crate) backup_id: Option<&'a str>,
     pub(crate) restore_id: Option<&'a str>,
     pub(crate) depth: Option<VerifyDepth>,
+    pub(crate) destination_id: &'a str,
     pub(crate) pool: &'a str,
     pub(crate) urgency: Urgency,
     pub(crate) due_time_ms: i64,
@@ -110,6 +112,7 @@ pub(crate) fn job_row(new: NewJob<'_>, now_ms: i64) -> jobs::Model {
         create_time_ms: now_ms,
         start_time_ms: None,
         end_time_ms: None,
+        destination_id: new.destination_id.to_owned(),
     }
 }
 
@@ -247,6 +250,7 @@ pub(crate) async fn end_failed(
                 .doing(tx.doing())?;
             Ok(())
         }
+        JobKind::Copy => copies::note(tx, job, CopyState::Failed, Some(failure), now_ms).await,
         JobKind::Verify | JobKind::Compact | JobKind::Rotate => Ok(()),
     }
 }
@@ -274,6 +278,13 @@ pub(crate) async fn end_canceled(
                 ..Default::default()
             };
             change_open_restore(tx, job, change).await
+        }
+        JobKind::Copy => {
+            let canceled = Failure {
+                reason: "CANCELED".to_owned(),
+                message: "the copy was canceled: give its job a new try".to_owned(),
+            };
+            copies::note(tx, job, CopyState::Failed, Some(&canceled), now_ms).await
         }
         JobKind::Verify | JobKind::Delete | JobKind::Compact | JobKind::Rotate | JobKind::Erase => {
             Ok(())

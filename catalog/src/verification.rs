@@ -1,8 +1,8 @@
 //! Verifications: jobs that callers ask for.
 
 use crate::{
-    Catalog, CatalogError, Job, JobKind, NewVerification, Urgency, agents, backups, requests,
-    stored,
+    Catalog, CatalogError, Job, JobKind, NewVerification, Urgency, agents, backups, copies,
+    requests, stored,
     transitions::{self, NewJob},
 };
 
@@ -10,7 +10,7 @@ impl Catalog {
     /// Queues a verification; its id is the job's.
     ///
     /// Errors: `BackupNotFound` (also when the verification of the first call
-    /// with this `request_id` is forgotten), `BackupNotCompleted`,
+    /// with this `request_id` is forgotten), `BackupNotCompleted`, `CopyNotCompleted`,
     /// `RequestIdReused`.
     pub async fn create_verification(
         &self,
@@ -40,6 +40,7 @@ impl Catalog {
             return job.ok_or_else(|| backups::not_found(&new.backup_id));
         }
         let backup = backups::lock_readable(&tx, &new.backup_id, Some(&new.owner_id)).await?;
+        copies::check_readable_at(&tx, &backup, &new.destination_id).await?;
         let agent = agents::lock_agent(&tx, &backup.agent_id).await?;
         let agent = agent.ok_or_else(|| agents::not_found(&backup.agent_id))?;
         let job = NewJob {
@@ -50,6 +51,7 @@ impl Catalog {
             backup_id: Some(&backup.backup_id),
             restore_id: None,
             depth: Some(new.depth),
+            destination_id: &new.destination_id,
             pool: &agent.pool,
             urgency: Urgency::Manual,
             due_time_ms: now_ms,

@@ -14,6 +14,8 @@ mod backups;
 mod claims;
 #[path = "contract/deletion.rs"]
 mod deletion;
+#[path = "contract/destinations.rs"]
+mod destinations;
 #[path = "contract/durability.rs"]
 mod durability;
 #[path = "contract/endings.rs"]

@@ -111,6 +111,9 @@ pub enum Command {
     /// Show, make and rotate the keys that backups are sealed under
     #[command(visible_alias = "keys")]
     Key(commands::key::KeyArgs),
+    /// Say where backups are kept: more places than one, and try them
+    #[command(visible_alias = "destinations")]
+    Destination(commands::destination::DestinationArgs),
     /// Run the whole service in one process: nothing to install
     Standalone(Box<standalone::StandaloneArgs>),
     /// Show a backup and a restore from end to end, on made-up data

@@ -4,6 +4,7 @@ pub mod admin;
 pub mod agent;
 pub mod backup;
 pub mod completions;
+pub mod destination;
 pub mod docs;
 pub mod key;
 pub mod recover;
@@ -19,6 +20,12 @@ pub const CALLS: &[(&str, &str)] = &[
     ("AdminService.RotateKeys", "key rotate"),
     ("AdminService.GetKeyRotation", "key status"),
     ("AdminService.WatchKeyRotation", "key rotate"),
+    ("AdminService.CreateDestination", "destination add"),
+    ("AdminService.GetDestination", "destination show"),
+    ("AdminService.ListDestinations", "destination list"),
+    ("AdminService.UpdateDestination", "destination update"),
+    ("AdminService.DeleteDestination", "destination remove"),
+    ("AdminService.TestDestination", "destination test"),
     ("AdminService.RestoreInPlace", "admin restore-in-place"),
     ("AdminService.CheckWorkspaceCreation", "admin room"),
     ("AdminService.ListAllBackups", "admin backups"),

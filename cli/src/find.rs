@@ -251,6 +251,17 @@ pub async fn agent_error(session: &Session, agent_id: &str, status: Status) -> C
     }
 }
 
+/// An error about a backup that is wanted from one of its destinations.
+pub fn copy_error(backup: &str, status: Status) -> CliError {
+    let error = CliError::from(status);
+    if error.reason.as_deref() == Some("COPY_NOT_COMPLETED") {
+        return error.hint(format!(
+            "`nora-backup backup show {backup}` tells where it lies and where its copies stand"
+        ));
+    }
+    error
+}
+
 /// Some agents, those that look like the given name first.
 fn similar(name: &str, agents: &[Agent]) -> Option<String> {
     let start: String = name.chars().take(3).collect();

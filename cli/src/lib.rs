@@ -98,6 +98,7 @@ async fn run(cli: Cli, out: Output) -> Result<()> {
         Command::Restore(command) => commands::restore::run(&session().await?, command).await,
         Command::Admin(args) => commands::admin::run(&cli.global, args, out).await,
         Command::Key(args) => commands::key::run(&cli.global, args, out).await,
+        Command::Destination(args) => commands::destination::run(&cli.global, args, out).await,
         Command::Standalone(args) => standalone::run(*args, out).await,
         Command::Demo(args) => demo::run(args, out).await,
         Command::Recover(args) => commands::recover::run(*args, out).await,

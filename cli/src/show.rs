@@ -1,12 +1,14 @@
-//! Agents, backups and restores as people read them, one file a kind.
+//! Agents, backups, destinations and restores as people read them, one file a kind.
 
 pub mod agents;
 pub mod backups;
+pub mod destinations;
 pub mod entries;
 pub mod restores;
 
 pub use agents::{agent, agents};
 pub use backups::{backup, backup_state, backups, warnings};
+pub use destinations::{copies, destination, destinations, steps};
 pub use entries::entry;
 use proto::backup::v1::Failure;
 pub use restores::{restore, restore_state, restores, target};

@@ -18,6 +18,7 @@ mod m20261125_000006_audit;
 mod m20261125_000007_agents;
 mod m20261125_000008_administration;
 mod m20261125_000009_lists;
+mod m20261129_000010_destinations;
 
 /// All changes, oldest first.
 #[derive(Debug)]
@@ -35,6 +36,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261125_000007_agents::Migration),
             Box::new(m20261125_000008_administration::Migration),
             Box::new(m20261125_000009_lists::Migration),
+            Box::new(m20261129_000010_destinations::Migration),
         ]
     }
 }

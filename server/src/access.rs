@@ -3,7 +3,9 @@
 //! What a caller may not see is answered exactly as what does not exist: the same words, the same
 //! details, after the same one query.
 
-use catalog::{Agent, Backup, CatalogError, Job, JobKind, Restore, Schedule};
+use catalog::{
+    Agent, Backup, BackupCopy, CatalogError, CopyState, Job, JobKind, Restore, Schedule,
+};
 use proto::backup::v1::ErrorReason;
 
 use crate::{
@@ -142,6 +144,25 @@ pub async fn backup_for(
     backup
         .filter(|backup| may_see(caller, &backup.owner_id))
         .ok_or_else(|| no_backup(backup_id))
+}
+
+/// Whether a backup can be read at a destination: where it lies (or empty), or where a copy of
+/// it is complete. Others are not told from those that there are not.
+pub fn check_copy(backup: &Backup, destination_id: &str) -> Result<(), ApiError> {
+    let is_complete = |copy: &BackupCopy| {
+        copy.destination_id == destination_id && copy.state == CopyState::Completed
+    };
+    if destination_id.is_empty()
+        || destination_id == backup.destination_id
+        || backup.copies.iter().any(is_complete)
+    {
+        return Ok(());
+    }
+    Err(CatalogError::CopyNotCompleted {
+        backup_id: backup.backup_id.clone(),
+        destination_id: destination_id.to_owned(),
+    }
+    .into())
 }
 
 /// The schedule of an agent that the caller may see.

@@ -1,6 +1,6 @@
 //! From what the catalog and the vault know to the messages of the API.
 
-use catalog::{BackupState, RestoreState, Trigger};
+use catalog::{BackupState, CopyState, RestoreState, Trigger};
 use proto::{
     backup::v1::{
         self as api, Agent, Backup, BackupEntry, Phase, Progress, Restore, backup, backup_entry,
@@ -27,6 +27,8 @@ pub fn agent(agent: catalog::Agent) -> Agent {
         restore_id: agent.restore_id.unwrap_or_default(),
         patterns: agent.patterns,
         size_warning_bytes: agent.size_warning_bytes,
+        destination_id: agent.destination_id,
+        second_destination_id: agent.second_destination_id,
     }
 }
 
@@ -57,6 +59,23 @@ pub fn backup(backup: catalog::Backup) -> Backup {
         verify_time: backup.verify_time_ms.map(timestamp),
         verify_failure: backup.verify_failure,
         protected: backup.protected,
+        destination_id: backup.destination_id,
+        copies: backup.copies.into_iter().map(copy).collect(),
+    }
+}
+
+fn copy(copy: catalog::BackupCopy) -> api::BackupCopy {
+    use api::backup_copy::State;
+    api::BackupCopy {
+        destination_id: copy.destination_id,
+        state: match copy.state {
+            CopyState::Pending => State::Pending,
+            CopyState::Completed => State::Completed,
+            CopyState::Failed => State::Failed,
+        }
+        .into(),
+        update_time: Some(timestamp(copy.update_time_ms)),
+        failure: copy.failure,
     }
 }
 
@@ -111,6 +130,7 @@ pub fn restore(restore: catalog::Restore) -> Restore {
         warnings: restore.warnings,
         in_place: restore.in_place,
         safety_backup_id: restore.safety_backup_id.unwrap_or_default(),
+        destination_id: restore.destination_id,
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use destinations::DestinationsError;
 use serde::Serialize;
 use tokio::{
     sync::watch,
@@ -160,7 +161,11 @@ impl Monitor {
     }
 
     async fn destination(&self) -> String {
-        match timeout(PATIENCE, self.state.store.stat(DESTINATION_PROBE)).await {
+        let look = async {
+            let store = self.state.destinations.store(destinations::DEFAULT).await?;
+            Ok::<_, DestinationsError>(store.stat(DESTINATION_PROBE).await?)
+        };
+        match timeout(PATIENCE, look).await {
             Ok(Ok(_)) => "ok".to_owned(),
             Ok(Err(error)) => error.to_string(),
             Err(_) => slow("destination"),

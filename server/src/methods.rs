@@ -118,7 +118,7 @@ mod tests {
         assert_eq!(sort("RestoreService/WatchRestore"), Some(Sort::Watch));
         assert_eq!(sort("BackupService/DownloadEntry"), Some(Sort::Download));
         assert_eq!(sort("BackupService/Nothing"), None);
-        assert_eq!(methods.paths().count(), 40);
+        assert_eq!(methods.paths().count(), 46);
     }
 
     #[test]

@@ -10,12 +10,13 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use catalog::Catalog;
+use destinations::Destinations;
 use queue::{Announcer, EventBus, JobQueue};
 use tokio::{net::TcpListener, task::JoinSet, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::Server;
 use tracing::{info, warn};
-use vault::{Keyring, Store, VaultSettings};
+use vault::{Keyring, VaultSettings};
 
 use crate::{
     admission::AdmissionLayer,
@@ -53,8 +54,8 @@ pub struct ServerParts {
     pub bus: Arc<dyn EventBus>,
     /// Who tells other services how jobs ended.
     pub announcer: Arc<dyn Announcer>,
-    /// Where vaults lie.
-    pub store: Arc<dyn Store>,
+    /// Where vaults lie; the environment's own destination is registered.
+    pub destinations: Arc<Destinations>,
     /// What opens them.
     pub keyring: Keyring,
     /// How much reading a vault may use.
@@ -101,7 +102,7 @@ pub async fn run(
         queue: parts.queue,
         bus: parts.bus,
         announcer: parts.announcer,
-        store: parts.store,
+        destinations: parts.destinations,
         keyring: parts.keyring,
         vault_settings: parts.vault,
         slow_reader: settings.slow_reader,

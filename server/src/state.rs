@@ -3,10 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use catalog::Catalog;
+use destinations::{Destinations, DestinationsError};
 use proto::queue::v1::JobEvent;
 use queue::{Announcer, EventBus, JobQueue};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use vault::{Keyring, ManifestRef, Store, Vault, VaultError, VaultSettings};
+use vault::{Keyring, ManifestRef, Vault, VaultError, VaultSettings};
 
 use crate::{clock::now_ms, status::ApiError, watch::Ground};
 
@@ -33,7 +34,7 @@ pub struct State {
     /// Who tells other services.
     pub announcer: Arc<dyn Announcer>,
     /// Where vaults lie.
-    pub store: Arc<dyn Store>,
+    pub destinations: Arc<Destinations>,
     /// What opens them.
     pub keyring: Keyring,
     /// How much a vault may use.
@@ -57,10 +58,28 @@ pub struct State {
 }
 
 impl State {
-    /// Opens an agent's vault.
-    pub async fn vault(&self, agent_id: &str) -> Result<Vault, VaultError> {
+    /// Opens the vault in which a backup is read: of its copy at a destination, or (empty)
+    /// where it lies.
+    pub async fn vault(
+        &self,
+        backup: &catalog::Backup,
+        destination_id: &str,
+    ) -> Result<Vault, DestinationsError> {
+        let at = if destination_id.is_empty() {
+            &backup.destination_id
+        } else {
+            destination_id
+        };
+        let store = self.destinations.store(at).await?;
         let settings = self.vault_settings.clone();
-        Vault::open(self.store.clone(), agent_id, &self.keyring, settings).await
+        let opened = Vault::open(store, &backup.agent_id, &self.keyring, settings).await;
+        opened.map_err(|error| match error {
+            VaultError::NoVault { agent_id } => {
+                let lacking = "nothing of its vault is there".to_owned();
+                VaultError::RolledBack { agent_id, lacking }.into()
+            }
+            error => error.into(),
+        })
     }
 
     /// What watch streams stand on.

@@ -11,6 +11,7 @@
 use std::{collections::HashMap, error::Error, fmt, time::Duration};
 
 use catalog::CatalogError;
+use destinations::DestinationsError;
 use proto::backup::v1::ErrorReason;
 use queue::QueueError;
 use tonic::{Code, Status};
@@ -222,9 +223,10 @@ pub fn code_of(reason: ErrorReason) -> Code {
         | R::EntryNotFound
         | R::ScheduleNotFound
         | R::KeyRotationNotFound
-        | R::JobNotFound => Code::NotFound,
+        | R::JobNotFound
+        | R::DestinationNotFound => Code::NotFound,
         R::EtagMismatch => Code::Aborted,
-        R::AgentExists | R::RequestIdReused => Code::AlreadyExists,
+        R::AgentExists | R::RequestIdReused | R::DestinationExists => Code::AlreadyExists,
         R::Overloaded
         | R::DestinationFull
         | R::SlowReader
@@ -260,6 +262,8 @@ pub fn code_of(reason: ErrorReason) -> Code {
         | R::KeyRotationRunning
         | R::KeyNotHeld
         | R::KeysNotRotated
+        | R::DestinationInUse
+        | R::CopyNotCompleted
         | R::SourceNotFound
         | R::SourceDenied
         | R::HookFailed
@@ -308,6 +312,13 @@ impl From<CatalogError> for ApiError {
             E::JobNotFound { job_id } | E::JobNotFailed { job_id, .. } => {
                 Some(Resource::of("nora.backup.v1.Job", job_id))
             }
+            E::DestinationNotFound { destination_id }
+            | E::DestinationExists { destination_id, .. }
+            | E::DestinationInUse { destination_id, .. }
+            | E::DestinationChanged { destination_id } => {
+                Some(Resource::of("nora.backup.v1.Destination", destination_id))
+            }
+            E::CopyNotCompleted { backup_id, .. } => Some(Resource::backup(backup_id)),
             E::RestoreNotFound { restore_id }
             | E::DecisionMissing { restore_id, .. }
             | E::DecisionUnknown { restore_id, .. } => Some(Resource::restore(restore_id)),
@@ -331,6 +342,15 @@ impl From<CatalogError> for ApiError {
                 }
                 Self::new(reason, error.to_string()).about(resource)
             }
+        }
+    }
+}
+
+impl From<DestinationsError> for ApiError {
+    fn from(error: DestinationsError) -> Self {
+        match error {
+            DestinationsError::Catalog(error) => error.into(),
+            DestinationsError::Vault(error) => error.into(),
         }
     }
 }

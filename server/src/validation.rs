@@ -198,6 +198,23 @@ impl Checks {
             "agent.size_warning_bytes",
             "must be less than 2^63",
         );
+        for (field, id) in [
+            ("agent.destination_id", &agent.destination_id),
+            ("agent.second_destination_id", &agent.second_destination_id),
+        ] {
+            if !id.is_empty() {
+                self.agent_id(field, id);
+            }
+        }
+        let first = match agent.destination_id.as_str() {
+            "" => destinations::DEFAULT,
+            first => first,
+        };
+        self.that(
+            agent.second_destination_id != first,
+            "agent.second_destination_id",
+            "must be another one than the first",
+        );
         self.integrations(&agent.integrations);
     }
 

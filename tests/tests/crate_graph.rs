@@ -19,13 +19,41 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("vault", &["proto"]),
     ("queue", &["proto"]),
     ("catalog", &["proto", "migrations"]),
-    ("server", &["process", "proto", "vault", "queue", "catalog"]),
-    ("worker", &["process", "proto", "vault", "queue", "catalog"]),
+    ("destinations", &["proto", "vault", "catalog"]),
+    (
+        "server",
+        &[
+            "process",
+            "proto",
+            "vault",
+            "queue",
+            "catalog",
+            "destinations",
+        ],
+    ),
+    (
+        "worker",
+        &[
+            "process",
+            "proto",
+            "vault",
+            "queue",
+            "catalog",
+            "destinations",
+        ],
+    ),
     // It puts the parts together, so it may name them all but the migrations.
     (
         "cli",
         &[
-            "process", "proto", "vault", "queue", "catalog", "server", "worker",
+            "process",
+            "proto",
+            "vault",
+            "queue",
+            "catalog",
+            "destinations",
+            "server",
+            "worker",
         ],
     ),
     // They look from the outside.

@@ -86,7 +86,8 @@ fn state_at(failpoint: &str) -> Option<backup::State> {
 /// Failpoints that other tests use: to slow work down (crash.rs, ending.rs), to be killed
 /// at while keys are rotated or destroyed (keys.rs), to
 /// stop at every call of the destination (vault/tests/compact; copies too), or to be killed at
-/// in a fleet (chaos.rs; one process has nobody to announce to) or around a
+/// while a backup is copied (destinations.rs), in a fleet (chaos.rs; one process has nobody
+/// to announce to) or around a
 /// container's commands (docker.rs), or while one is replaced (in_place.rs).
 const ELSEWHERE: &[&str] = &[
     "vault-batch-decoding",
@@ -101,6 +102,8 @@ const ELSEWHERE: &[&str] = &[
     "vault-rewrap-before-put",
     "vault-rewrap-stored",
     "worker-before-hook",
+    "worker-copy-stored",
+    "worker-copy-completed",
     "worker-hooked",
     "worker-rotate-vault",
     "worker-rotate-noted",
@@ -121,7 +124,15 @@ const ELSEWHERE: &[&str] = &[
 #[test]
 fn every_failpoint_of_the_program_is_in_the_table() {
     let mut found = BTreeSet::new();
-    for part in ["vault", "catalog", "queue", "worker", "server", "cli"] {
+    for part in [
+        "vault",
+        "catalog",
+        "destinations",
+        "queue",
+        "worker",
+        "server",
+        "cli",
+    ] {
         let mut folders: Vec<PathBuf> = vec![place::workspace_dir().join(part).join("src")];
         while let Some(folder) = folders.pop() {
             for path in fs::read_dir(folder)

@@ -3,7 +3,8 @@
 //!
 //! - [`check()`]: whether a description can be one, field by field
 //! - [`public`], [`merge_secrets`]: what of it is shown, and what is kept
-//! - [`open`]: the store
+//! - [`seal()`], [`unseal`]: how the catalog keeps it
+//! - [`open`]: the store; [`probe()`]: whether it can be used
 
 use std::{collections::HashMap, path::Path, sync::Arc};
 
@@ -17,9 +18,13 @@ use crate::{
 };
 
 mod check;
+mod probe;
+mod sealed;
 mod secrets;
 
 pub use check::{FieldProblem, check};
+pub use probe::{ProbeStep, probe};
+pub use sealed::{UnsealError, seal, seal_for_writing_key, sealed_under, unseal};
 pub use secrets::{merge_secrets, public};
 
 /// Id of the destination that the environment describes.

@@ -60,6 +60,10 @@ impl KeyEncryptionKey {
         hex::encode(self.id)
     }
 
+    pub(crate) fn secret(&self) -> &[u8; 32] {
+        &self.secret
+    }
+
     fn cipher(&self) -> LessSafeKey {
         cipher(&self.secret)
     }
@@ -99,7 +103,7 @@ impl Keyring {
         Self::new(self.writing.clone(), Vec::new())
     }
 
-    fn all(&self) -> impl Iterator<Item = &KeyEncryptionKey> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = &KeyEncryptionKey> {
         std::iter::once(&self.writing).chain(&self.previous)
     }
 

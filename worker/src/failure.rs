@@ -4,6 +4,7 @@
 //! Faults of the service itself get a number; the log has the rest under that number.
 
 use catalog::CatalogError;
+use destinations::DestinationsError;
 use proto::backup::v1::Failure;
 use vault::VaultError;
 
@@ -73,6 +74,15 @@ pub fn failure(reason: &str, message: impl Into<String>) -> Failure {
 impl From<VaultError> for JobError {
     fn from(error: VaultError) -> Self {
         Self::of(&error, error.reason(), error.is_retryable())
+    }
+}
+
+impl From<DestinationsError> for JobError {
+    fn from(error: DestinationsError) -> Self {
+        match error {
+            DestinationsError::Catalog(error) => error.into(),
+            DestinationsError::Vault(error) => error.into(),
+        }
     }
 }
 

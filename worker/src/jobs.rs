@@ -6,12 +6,13 @@
 use std::{collections::HashMap, sync::Arc};
 
 use catalog::JobKind;
-use vault::{Vault, VaultError};
+use vault::{Store, Vault, VaultError};
 
 use crate::{clock::now_ms, failure::JobError, runner::context::JobContext};
 
 mod backup;
 mod compact;
+mod copy;
 mod delete;
 mod erase;
 mod restore;
@@ -31,6 +32,7 @@ pub(crate) async fn run(context: Arc<JobContext>) -> Result<(), JobError> {
         JobKind::Compact => compact::run(&context).await,
         JobKind::Rotate => rotate::run(&context).await,
         JobKind::Erase => erase::run(&context).await,
+        JobKind::Copy => copy::run(&context).await,
     }
 }
 
@@ -44,6 +46,7 @@ pub(crate) fn name(kind: JobKind) -> &'static str {
         JobKind::Compact => "compact",
         JobKind::Rotate => "rotate",
         JobKind::Erase => "erase",
+        JobKind::Copy => "copy",
     }
 }
 
@@ -74,11 +77,63 @@ async fn enqueue_compact(context: &JobContext, not_before_ms: i64) {
     }
 }
 
-/// Opens the vault of the job's agent; `None` when there is none.
-async fn open_vault(context: &JobContext) -> Result<Option<Vault>, JobError> {
+/// Where a backup lies.
+struct Lies {
+    destination_id: String,
+    store: Arc<dyn Store>,
+}
+
+/// Where the job's backup lies; `None` when it is gone. It is looked at again once the store
+/// is open: the default destination may become another one at any time, with all backups of
+/// the former one under another id.
+async fn where_it_lies(context: &JobContext) -> Result<Option<Lies>, JobError> {
+    let mut found = backup_now(context).await?;
+    while let Some(destination_id) = found {
+        let store = context.worker.destinations.store(&destination_id).await?;
+        found = backup_now(context).await?;
+        if found.as_ref().is_none_or(|again| *again == destination_id) {
+            return Ok(Some(Lies {
+                destination_id,
+                store,
+            }));
+        }
+    }
+    Ok(None)
+}
+
+/// The destination of the job's backup, as it is now.
+async fn backup_now(context: &JobContext) -> Result<Option<String>, JobError> {
+    let catalog = &context.worker.catalog;
+    let backup_id = context.lease.job.backup_id.as_deref().unwrap_or_default();
+    let backup = context.persist(|| catalog.get_backup(backup_id)).await?;
+    Ok(backup.map(|backup| backup.destination_id))
+}
+
+/// Opens the vault in which the job's backup is read: of its copy at a destination, or
+/// (empty) where it lies. `None` when there is none.
+async fn open_to_read(
+    context: &JobContext,
+    destination_id: &str,
+) -> Result<Option<Vault>, JobError> {
+    let store = if destination_id.is_empty() {
+        match where_it_lies(context).await? {
+            Some(lies) => lies.store,
+            None => return Ok(None),
+        }
+    } else {
+        context.worker.destinations.store(destination_id).await?
+    };
+    open_vault_at(context, store).await
+}
+
+/// Opens the vault of the job's agent at a destination; `None` when there is none.
+async fn open_vault_at(
+    context: &JobContext,
+    store: Arc<dyn Store>,
+) -> Result<Option<Vault>, JobError> {
     let worker = &context.worker;
     let opened = Vault::open(
-        worker.store.clone(),
+        store,
         &context.lease.job.agent_id,
         &worker.keyring,
         worker.vault_settings.clone(),
@@ -91,11 +146,13 @@ async fn open_vault(context: &JobContext) -> Result<Option<Vault>, JobError> {
     }
 }
 
-/// The manifests that must be stored: those of completed backups.
-fn expected(known: &[catalog::KnownManifest]) -> Vec<vault::ManifestRef> {
+/// The manifests that must be stored at a destination: those of completed backups that lie
+/// there, and of copies that are complete.
+fn expected(known: &[catalog::KnownManifest], destination_id: &str) -> Vec<vault::ManifestRef> {
     known
         .iter()
         .filter(|known| known.state == catalog::BackupState::Completed)
+        .filter(|known| known.destination_ids.iter().any(|id| id == destination_id))
         .filter_map(|known| {
             Some(vault::ManifestRef {
                 backup_id: known.backup_id.clone(),

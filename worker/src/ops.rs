@@ -6,6 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{Json, Router, extract::State, response::IntoResponse, routing::get};
+use destinations::DestinationsError;
 use http::{StatusCode, header};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
@@ -138,7 +139,10 @@ async fn look(worker: &Shared) -> Health {
     let (database, queue, destination, docker) = tokio::join!(
         Check::of(worker.catalog.ping()),
         Check::of(worker.queue.check()),
-        Check::of(worker.store.check()),
+        Check::of(async {
+            let store = worker.destinations.store(destinations::DEFAULT).await?;
+            Ok::<_, DestinationsError>(store.check().await?)
+        }),
         docker,
     );
     let stopping = worker.shutdown.is_cancelled();

@@ -6,6 +6,7 @@ use std::{net::SocketAddr, process::ExitCode, sync::Arc};
 use anyhow::Context as _;
 use catalog::{Catalog, CatalogSettings};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser};
+use destinations::Destinations;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use process::{
     arguments::forget_empty,
@@ -15,10 +16,7 @@ use process::{
 use queue::{AmqpSettings, ConnectError, RabbitMq};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use vault::{
-    DestinationSettings, KeySettings, VaultSettings,
-    destination::{HostKeys, HostKeysInMemory},
-};
+use vault::{DestinationSettings, KeySettings, VaultSettings};
 
 use crate::{Ops, WorkerParts, WorkerSettings, run};
 
@@ -68,10 +66,9 @@ pub fn main() -> ExitCode {
 async fn serve(program: Program, stop: CancellationToken) -> Result<(), Ended> {
     let usage = |error: &dyn std::error::Error| Ended::new(Exit::Usage, error);
     let keyring = program.keys.keyring().map_err(|error| usage(&error))?;
-    let host_keys: Arc<dyn HostKeys> = Arc::new(HostKeysInMemory::default());
-    let store = program
+    let destination = program
         .destination
-        .open(&host_keys)
+        .destination()
         .map_err(|error| usage(&error))?;
     let catalog = Catalog::open(&program.catalog).await.map_err(|error| {
         let exit = if error.is_retryable() {
@@ -81,6 +78,11 @@ async fn serve(program: Program, stop: CancellationToken) -> Result<(), Ended> {
         };
         Ended::new(exit, format!("NORA_BACKUP_DATABASE_URL: {error}"))
     })?;
+    let destinations = Destinations::new(catalog.clone(), keyring.clone());
+    destinations
+        .register_default(&destination)
+        .await
+        .map_err(|error| Ended::new(Exit::Unavailable, format!("NORA_BACKUP_STORAGE: {error}")))?;
     let rabbit = RabbitMq::connect(&program.amqp, NAME)
         .await
         .map_err(|error| match error {
@@ -100,7 +102,7 @@ async fn serve(program: Program, stop: CancellationToken) -> Result<(), Ended> {
         catalog: catalog.clone(),
         queue: Arc::new(rabbit.clone()),
         bus: Arc::new(rabbit.clone()),
-        store,
+        destinations: Arc::new(destinations),
         keyring,
         vault_settings: program.vault,
         settings: program.worker,

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use catalog::Catalog;
+use destinations::Destinations;
 use futures::FutureExt as _;
 use queue::{EventBus, JobQueue};
 use tokio_util::sync::CancellationToken;
-use vault::{Keyring, Store, VaultSettings};
+use vault::{Keyring, VaultSettings};
 
 use crate::{
     jobs,
@@ -23,8 +24,8 @@ pub struct WorkerParts {
     pub queue: Arc<dyn JobQueue>,
     /// Where news of jobs goes to.
     pub bus: Arc<dyn EventBus>,
-    /// The destination.
-    pub store: Arc<dyn Store>,
+    /// The destinations; the environment's own is registered.
+    pub destinations: Arc<Destinations>,
     /// The keys of its vaults.
     pub keyring: Keyring,
     /// How much a vault may use.
@@ -42,7 +43,7 @@ pub async fn run(parts: WorkerParts, shutdown: CancellationToken) -> anyhow::Res
         catalog: parts.catalog,
         queue: parts.queue,
         bus: parts.bus,
-        store: parts.store,
+        destinations: parts.destinations,
         keyring: parts.keyring,
         vault_settings: parts.vault_settings,
         settings: parts.settings,

@@ -22,10 +22,11 @@
 use std::sync::Arc;
 
 use catalog::Catalog;
+use destinations::Destinations;
 use futures::future::BoxFuture;
 use queue::{EventBus, JobQueue};
 use tokio_util::sync::CancellationToken;
-use vault::{Keyring, Store, VaultSettings};
+use vault::{Keyring, VaultSettings};
 
 use crate::{failure::JobError, settings::WorkerSettings};
 
@@ -47,9 +48,6 @@ pub(crate) use {intake::take_jobs, leftovers::clear_up, presence::be_seen};
 pub(crate) type Work =
     Arc<dyn Fn(Arc<context::JobContext>) -> BoxFuture<'static, Result<(), JobError>> + Send + Sync>;
 
-/// The destination that the environment describes.
-pub(crate) const DEFAULT_DESTINATION: &str = "default";
-
 /// What all jobs of a worker share.
 pub struct Shared {
     /// What is known and decided.
@@ -59,7 +57,7 @@ pub struct Shared {
     /// Where news of jobs goes to.
     pub bus: Arc<dyn EventBus>,
     /// Where vaults are kept.
-    pub store: Arc<dyn Store>,
+    pub destinations: Arc<Destinations>,
     /// The keys that open them.
     pub keyring: Keyring,
     /// How much a vault may use.
@@ -72,11 +70,4 @@ pub struct Shared {
     pub shutdown: CancellationToken,
     /// What does a job's work.
     pub(crate) work: Work,
-}
-
-impl Shared {
-    /// Every destination, by its id: for what goes over all vaults.
-    pub(crate) fn stores(&self) -> Vec<(String, Arc<dyn Store>)> {
-        vec![(DEFAULT_DESTINATION.to_owned(), self.store.clone())]
-    }
 }

@@ -275,6 +275,8 @@ impl Site {
             pool: "default".to_owned(),
             patterns: Vec::new(),
             size_warning_bytes: 0,
+            destination_id: String::new(),
+            second_destination_id: String::new(),
         };
         self.catalog
             .register_agent(agent, None, crate::clock::now_ms())
@@ -321,7 +323,10 @@ impl Site {
             catalog: self.catalog.clone(),
             queue: self.queue.clone(),
             bus: self.bus.clone(),
-            store: Arc::new(store),
+            destinations: Arc::new(
+                destinations::Destinations::new(self.catalog.clone(), keyring())
+                    .with_store(destinations::DEFAULT, Arc::new(store)),
+            ),
             keyring: keyring(),
             vault_settings: VaultSettings {
                 threads: 1,

@@ -24,6 +24,8 @@ pub(crate) struct Model {
     pub(crate) backups_kept: bool,
     pub(crate) patterns: Vec<u8>,
     pub(crate) size_warning_bytes: i64,
+    pub(crate) destination_id: String,
+    pub(crate) second_destination_id: String,
 }
 
 /// None: rows are joined where they are read.

@@ -34,6 +34,7 @@ pub(crate) struct Model {
     pub(crate) start_time_ms: Option<i64>,
     pub(crate) end_time_ms: Option<i64>,
     pub(crate) protected: bool,
+    pub(crate) destination_id: String,
 }
 
 /// What a row is joined with.

@@ -40,6 +40,7 @@ pub(crate) struct Model {
     pub(crate) create_time_ms: i64,
     pub(crate) start_time_ms: Option<i64>,
     pub(crate) end_time_ms: Option<i64>,
+    pub(crate) destination_id: String,
 }
 
 /// None: rows are joined where they are read.

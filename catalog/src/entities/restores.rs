@@ -27,6 +27,7 @@ pub(crate) struct Model {
     pub(crate) expire_time_ms: Option<i64>,
     pub(crate) in_place: bool,
     pub(crate) safety_backup_id: Option<String>,
+    pub(crate) destination_id: String,
 }
 
 /// What a row is joined with.

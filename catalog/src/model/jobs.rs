@@ -23,6 +23,8 @@ pub struct Job {
     pub restore_id: Option<String>,
     /// How much a verification reads.
     pub depth: Option<VerifyDepth>,
+    /// The destination of the copy that it makes or checks; else empty.
+    pub destination_id: String,
     /// The pool whose workers may run it.
     pub pool: String,
     /// How soon it wants to be begun.
@@ -63,12 +65,16 @@ pub struct Job {
 
 impl Job {
     /// The id that watchers of this job watch: of its restore, its backup, or
-    /// of the job itself (verifications, compactions, rotations, erasures).
+    /// of the job itself (verifications, compactions, rotations, erasures, copies).
     pub fn subject_id(&self) -> &str {
         match self.kind {
             JobKind::Backup | JobKind::Delete => self.backup_id.as_deref(),
             JobKind::Restore => self.restore_id.as_deref(),
-            JobKind::Verify | JobKind::Compact | JobKind::Rotate | JobKind::Erase => None,
+            JobKind::Verify
+            | JobKind::Compact
+            | JobKind::Rotate
+            | JobKind::Erase
+            | JobKind::Copy => None,
         }
         .unwrap_or(&self.job_id)
     }

@@ -82,6 +82,8 @@ pub enum JobKind {
     Rotate,
     /// Destroys an agent's keys, then the rest of its vaults.
     Erase,
+    /// Copies a backup to another destination.
+    Copy,
 }
 
 impl JobKind {
@@ -90,7 +92,7 @@ impl JobKind {
     pub fn is_exclusive(self) -> bool {
         matches!(
             self,
-            Self::Backup | Self::Delete | Self::Compact | Self::Rotate | Self::Erase
+            Self::Backup | Self::Delete | Self::Compact | Self::Rotate | Self::Erase | Self::Copy
         )
     }
 }

@@ -229,14 +229,22 @@ async fn progress_is_kept_and_shown() {
 async fn the_latest_completed_backup_is_the_one_of_the_highest_sequence() {
     let fixture = Fixture::with_agent().await;
     assert_eq!(
-        fixture.catalog.latest_completed("agent").await.unwrap(),
+        fixture
+            .catalog
+            .latest_completed("agent", None)
+            .await
+            .unwrap(),
         None
     );
     for sequence in [1, 9, 4] {
         fixture.completed("agent", sequence).await;
     }
     fixture.backup("agent").await;
-    let latest = fixture.catalog.latest_completed("agent").await.unwrap();
+    let latest = fixture
+        .catalog
+        .latest_completed("agent", None)
+        .await
+        .unwrap();
     let latest = latest.unwrap();
     assert_eq!(latest.sequence, Some(9));
     assert_eq!(latest.manifest_digest, Some([9; 32]));

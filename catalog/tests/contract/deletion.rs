@@ -82,6 +82,7 @@ async fn a_backup_to_be_verified_is_not_deleted() {
         backup_id: backup.backup_id.clone(),
         owner_id: "owner".to_owned(),
         depth: catalog::VerifyDepth::Full,
+        destination_id: String::new(),
         request: None,
     };
     let job = fixture.catalog.create_verification(verification, NOW).await;

@@ -146,6 +146,8 @@ pub fn new_agent(agent_id: &str) -> NewAgent {
         pool: "default".to_owned(),
         patterns: Vec::new(),
         size_warning_bytes: 0,
+        destination_id: String::new(),
+        second_destination_id: String::new(),
     }
 }
 
@@ -198,6 +200,7 @@ pub fn draft(backup_id: &str, new_agent_id: &str) -> NewDraft {
             ..RestoreDecision::default()
         }],
         warnings: Vec::new(),
+        destination_id: String::new(),
         request: None,
     }
 }

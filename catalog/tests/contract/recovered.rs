@@ -19,6 +19,8 @@ fn agent(agent_id: &str, owner_id: &str) -> NewAgent {
         pool: "default".to_owned(),
         patterns: Vec::new(),
         size_warning_bytes: 0,
+        destination_id: String::new(),
+        second_destination_id: String::new(),
     }
 }
 
@@ -69,7 +71,11 @@ async fn what_vaults_tell_is_added_once() {
         ("owner", 12_345)
     );
     assert_eq!(known.create_time_ms, 1_000);
-    let latest = catalog.latest_completed("lost").await.unwrap().unwrap();
+    let latest = catalog
+        .latest_completed("lost", None)
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(latest.backup_id, "b2");
     assert_eq!(
         (latest.sequence, latest.state),

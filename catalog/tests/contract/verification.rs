@@ -76,6 +76,7 @@ async fn a_repeated_request_returns_the_first_verification() {
         backup_id: id,
         owner_id: "owner".to_owned(),
         depth: VerifyDepth::Full,
+        destination_id: String::new(),
         request: Some(request("r-1", b"verify")),
     };
     let first = fixture.catalog.create_verification(wish.clone(), NOW).await;

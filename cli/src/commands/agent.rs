@@ -28,7 +28,8 @@ pub enum AgentCommand {
         nora-backup agent register writer --container writer-1 --path /data --path /etc/writer\n  \
         nora-backup agent register db --container db-1 --before 'pg-freeze start' --after 'pg-freeze end'\n  \
         nora-backup agent register coder --directory ~/coder --exclude node_modules/ --exclude '*.log'\n  \
-        nora-backup agent register bot --directory /srv/bot --integration 'slack:general={\"channel\":\"C1\"}'"
+        nora-backup agent register bot --directory /srv/bot --integration 'slack:general={\"channel\":\"C1\"}'\n  \
+        nora-backup agent register bot --directory /srv/bot --destination disk-2 --second-destination offsite"
     )]
     Register(Box<RegisterArgs>),
     /// Show one agent
@@ -114,6 +115,13 @@ pub struct RegisterArgs {
     /// The pool of workers that can reach it [default: default]
     #[arg(long, value_name = "POOL")]
     pub pool: Option<String>,
+    /// The destination of its new backups [default: the default one]; those that are made already
+    /// stay where they lie
+    #[arg(long, value_name = "ID")]
+    pub destination: Option<String>,
+    /// Another destination, to which each completed backup is copied [default: none]
+    #[arg(long, value_name = "ID")]
+    pub second_destination: Option<String>,
     /// Something it is connected to, as TYPE:NAME or TYPE:NAME=JSON; may be repeated
     #[arg(long = "integration", value_name = "TYPE:NAME[=JSON]", value_parser = integration)]
     pub integrations: Vec<Integration>,
@@ -214,6 +222,8 @@ async fn register(session: &Session, args: RegisterArgs) -> Result<()> {
         etag: args.etag.unwrap_or_default(),
         patterns: args.patterns,
         size_warning_bytes: args.size_warning_mb.unwrap_or(0).saturating_mul(1 << 20),
+        destination_id: args.destination.unwrap_or_default(),
+        second_destination_id: args.second_destination.unwrap_or_default(),
         ..Agent::default()
     };
     let request = RegisterAgentRequest { agent: Some(agent) };

@@ -89,7 +89,8 @@ pub enum BackupCommand {
     #[command(
         alias = "check",
         after_help = "Examples:\n  nora-backup backup verify my-agent@latest\n  \
-        nora-backup backup verify 01932f3e-7c4b --depth structure --no-wait"
+        nora-backup backup verify 01932f3e-7c4b --depth structure --no-wait\n  \
+        nora-backup backup verify my-agent@latest --at offsite"
     )]
     Verify(verify::VerifyArgs),
     /// Show how much storage backups take

@@ -25,7 +25,8 @@ pub enum RestoreCommand {
     /// Plan a restore: nothing is made yet
     #[command(
         after_help = "Examples:\n  nora-backup restore draft my-agent@latest\n  \
-        nora-backup restore draft 01932f3e-7c4b --agent my-agent-2 --to ~/my-agent-2"
+        nora-backup restore draft 01932f3e-7c4b --agent my-agent-2 --to ~/my-agent-2\n  \
+        nora-backup restore draft my-agent@latest --from offsite"
     )]
     Draft(DraftArgs),
     /// Start a planned restore
@@ -97,6 +98,9 @@ pub struct DraftArgs {
     /// The plan.
     #[command(flatten)]
     pub plan: PlanArgs,
+    /// The destination where it is read, of one of its copies [default: where it lies]
+    #[arg(long, value_name = "DESTINATION")]
+    pub from: Option<String>,
     /// Makes the call idempotent: the same id again returns the first answer
     #[arg(long, value_name = "ID")]
     pub request_id: Option<String>,
@@ -199,12 +203,13 @@ pub async fn draft(session: &Session, args: DraftArgs) -> Result<Restore> {
         request_id: args
             .request_id
             .unwrap_or_else(|| Uuid::now_v7().to_string()),
+        destination_id: args.from.unwrap_or_default(),
     };
-    let answer = session
-        .restores()
-        .create_restore_draft(call(request))
-        .await?
-        .into_inner();
+    let answer = session.restores().create_restore_draft(call(request)).await;
+    let answer = match answer {
+        Ok(answer) => answer.into_inner(),
+        Err(status) => return Err(find::copy_error(&args.backup, status)),
+    };
     answer.restore.ok_or_else(incomplete)
 }
 

@@ -295,6 +295,7 @@ pub async fn restore(
         backup_id: backup.backup_id.clone(),
         plan: Some(plan),
         request_id: Uuid::now_v7().to_string(),
+        destination_id: String::new(),
     };
     let started = Instant::now();
     let answer = session

@@ -8,11 +8,11 @@ use std::sync::LazyLock;
 
 use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use proto::backup::v1::{
-    Agent, AuditEntry, Backup, BackupEntry, CheckWorkspaceCreationResponse,
+    Agent, AuditEntry, Backup, BackupEntry, CheckWorkspaceCreationResponse, Destination,
     GetStorageUsageResponse, Integration, Job, KeyRotation, ListAgentsResponse,
     ListBackupsResponse, ListKeysResponse, ListPoolsResponse, ListRestoresResponse,
     ListWorkersResponse, OwnedBackup, PreviewRetentionResponse, RegisterAgentResponse, Restore,
-    Schedule, Source, VerifyBackupResponse, WatchVerificationResponse,
+    Schedule, Source, TestDestinationResponse, VerifyBackupResponse, WatchVerificationResponse,
 };
 use serde_json::Value;
 
@@ -60,6 +60,7 @@ documents!(
     Backup,
     BackupEntry,
     CheckWorkspaceCreationResponse,
+    Destination,
     GetStorageUsageResponse,
     Integration,
     KeyRotation,
@@ -76,6 +77,7 @@ documents!(
     PreviewRetentionResponse,
     Schedule,
     Source,
+    TestDestinationResponse,
     VerifyBackupResponse,
     WatchVerificationResponse,
 );

@@ -61,6 +61,11 @@ pub fn agent(agent: &Agent) -> Vec<String> {
         ("left out", patterns.join("\n")),
         ("large from", size_warning(agent)),
         ("pool", human::printable(&agent.pool)),
+        ("destination", destination(agent)),
+        (
+            "copies go to",
+            human::printable(&agent.second_destination_id),
+        ),
         ("created", human::time_with_zone(agent.create_time.as_ref())),
         ("changed", human::time_with_zone(agent.update_time.as_ref())),
         ("from restore", agent.restore_id.clone()),
@@ -83,6 +88,13 @@ fn hooks(agent: &Agent) -> String {
         })
         .collect();
     lines.join("\n")
+}
+
+fn destination(agent: &Agent) -> String {
+    match agent.destination_id.as_str() {
+        "" => "the default".to_owned(),
+        id => human::printable(id),
+    }
 }
 
 fn size_warning(agent: &Agent) -> String {
@@ -134,6 +146,20 @@ mod tests {
             }),
             ..Agent::default()
         };
-        assert!(agent(&registered).contains(&"source:  /srv/x".to_string()));
+        let shown = agent(&registered).join("\n");
+        assert!(shown.contains("source:      /srv/x"), "{shown}");
+        assert!(shown.contains("destination: the default"), "{shown}");
+    }
+
+    #[test]
+    fn destinations_are_named() {
+        let registered = Agent {
+            destination_id: "disk-2".into(),
+            second_destination_id: "offsite".into(),
+            ..Agent::default()
+        };
+        let shown = agent(&registered).join("\n");
+        assert!(shown.contains("destination:  disk-2"), "{shown}");
+        assert!(shown.contains("copies go to: offsite"), "{shown}");
     }
 }

@@ -2,7 +2,7 @@
 
 use proto::backup::v1::{Backup, backup};
 
-use super::{beginning, failure, id_width, optional_time, took, unended, why};
+use super::{beginning, copies, failure, id_width, optional_time, took, unended, why};
 use crate::output::{
     human,
     table::{Align, Table, fields},
@@ -113,6 +113,8 @@ pub fn backup(backup: &Backup) -> Vec<String> {
             took(backup.start_time.as_ref(), backup.end_time.as_ref()),
         ),
         ("verified", verified),
+        ("lies at", human::printable(&backup.destination_id)),
+        ("copies", copies(&backup.copies)),
         ("warnings", warnings(backup, usize::MAX)),
     ])
 }

@@ -71,6 +71,7 @@ pub fn restore(restore: &Restore) -> Vec<String> {
             ),
         ),
         ("backup", restore.backup_id.clone()),
+        ("read from", human::printable(&restore.destination_id)),
         (
             if restore.in_place {
                 "in place of"

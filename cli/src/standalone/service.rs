@@ -7,6 +7,7 @@ use std::{
 };
 
 use catalog::{Catalog, CatalogSettings};
+use destinations::Destinations;
 use queue::{InProcessBus, InProcessQueue, Nobody};
 use server::{ServerParts, ServerSettings};
 use tokio::{net::TcpListener, task::JoinSet};
@@ -78,7 +79,7 @@ pub fn open_destination(settings: &DestinationSettings) -> Result<Arc<dyn Store>
 pub struct Parts {
     settings: Settings,
     catalog: Catalog,
-    store: Arc<dyn Store>,
+    destinations: Arc<Destinations>,
     keyring: Keyring,
     queue: InProcessQueue,
     bus: InProcessBus,
@@ -94,7 +95,10 @@ impl Parts {
             .keys
             .keyring()
             .map_err(|error| CliError::usage(error.to_string()))?;
-        let store = open_destination(&settings.destination)?;
+        let destination = settings
+            .destination
+            .destination()
+            .map_err(|error| CliError::usage(error.to_string()))?;
         let failed = |doing: &str, error: &dyn std::error::Error| {
             CliError::failed(format!("{doing} (NORA_BACKUP_DATABASE_URL): {error}"))
         };
@@ -105,6 +109,11 @@ impl Parts {
             .migrate()
             .await
             .map_err(|error| failed("bring the database up to date", &error))?;
+        let destinations = Destinations::new(catalog.clone(), keyring.clone());
+        destinations
+            .register_default(&destination)
+            .await
+            .map_err(|error| failed("note the destination", &error))?;
         // The queue in memory is empty: what the last process had put there is
         // put there again.
         catalog
@@ -115,7 +124,7 @@ impl Parts {
         Ok(Self {
             settings,
             catalog,
-            store,
+            destinations: Arc::new(destinations),
             keyring,
             queue,
             bus,
@@ -171,7 +180,7 @@ impl Parts {
         let Self {
             settings,
             catalog,
-            store,
+            destinations,
             keyring,
             queue,
             bus,
@@ -184,7 +193,7 @@ impl Parts {
             queue: Arc::new(queue.clone()),
             bus: Arc::new(bus.clone()),
             announcer: Arc::new(Nobody),
-            store: store.clone(),
+            destinations: destinations.clone(),
             keyring: keyring.clone(),
             vault: settings.vault.clone(),
             settings: settings.server,
@@ -195,7 +204,7 @@ impl Parts {
             catalog: catalog.clone(),
             queue: Arc::new(queue),
             bus: Arc::new(bus),
-            store,
+            destinations,
             keyring,
             vault_settings: settings.vault,
             settings: settings.worker,

@@ -6,13 +6,16 @@
 use std::sync::Arc;
 
 use proto::backup::v1::{
-    CheckWorkspaceCreationRequest, CheckWorkspaceCreationResponse, GetAuditLogRequest,
-    GetAuditLogResponse, GetKeyRotationRequest, GetKeyRotationResponse, ListAllBackupsRequest,
-    ListAllBackupsResponse, ListJobsRequest, ListJobsResponse, ListKeysRequest, ListKeysResponse,
-    ListPoolsRequest, ListPoolsResponse, ListWorkersRequest, ListWorkersResponse,
-    RestoreInPlaceRequest, RestoreInPlaceResponse, RetryJobRequest, RetryJobResponse,
-    RotateKeysRequest, RotateKeysResponse, WatchKeyRotationRequest, WatchKeyRotationResponse,
-    admin_service_server::AdminService,
+    CheckWorkspaceCreationRequest, CheckWorkspaceCreationResponse, CreateDestinationRequest,
+    CreateDestinationResponse, DeleteDestinationRequest, DeleteDestinationResponse,
+    GetAuditLogRequest, GetAuditLogResponse, GetDestinationRequest, GetDestinationResponse,
+    GetKeyRotationRequest, GetKeyRotationResponse, ListAllBackupsRequest, ListAllBackupsResponse,
+    ListDestinationsRequest, ListDestinationsResponse, ListJobsRequest, ListJobsResponse,
+    ListKeysRequest, ListKeysResponse, ListPoolsRequest, ListPoolsResponse, ListWorkersRequest,
+    ListWorkersResponse, RestoreInPlaceRequest, RestoreInPlaceResponse, RetryJobRequest,
+    RetryJobResponse, RotateKeysRequest, RotateKeysResponse, TestDestinationRequest,
+    TestDestinationResponse, UpdateDestinationRequest, UpdateDestinationResponse,
+    WatchKeyRotationRequest, WatchKeyRotationResponse, admin_service_server::AdminService,
 };
 use tonic::{Request, Response, Status, async_trait};
 
@@ -22,6 +25,7 @@ use crate::{access, feed::FeedStream, state::State, status::ApiError, validation
 mod admission;
 mod audit;
 mod backups;
+mod destinations;
 mod in_place;
 mod jobs;
 mod keys;
@@ -154,5 +158,55 @@ impl AdminService for Admin {
         request: Request<GetAuditLogRequest>,
     ) -> Result<Response<GetAuditLogResponse>, Status> {
         Ok(Response::new(self.audit_log(admitted(request)?).await?))
+    }
+
+    async fn create_destination(
+        &self,
+        request: Request<CreateDestinationRequest>,
+    ) -> Result<Response<CreateDestinationResponse>, Status> {
+        Ok(Response::new(
+            self.add_destination(admitted(request)?).await?,
+        ))
+    }
+
+    async fn get_destination(
+        &self,
+        request: Request<GetDestinationRequest>,
+    ) -> Result<Response<GetDestinationResponse>, Status> {
+        Ok(Response::new(self.destination(admitted(request)?).await?))
+    }
+
+    async fn list_destinations(
+        &self,
+        request: Request<ListDestinationsRequest>,
+    ) -> Result<Response<ListDestinationsResponse>, Status> {
+        Ok(Response::new(self.destinations(admitted(request)?).await?))
+    }
+
+    async fn update_destination(
+        &self,
+        request: Request<UpdateDestinationRequest>,
+    ) -> Result<Response<UpdateDestinationResponse>, Status> {
+        Ok(Response::new(
+            self.change_destination(admitted(request)?).await?,
+        ))
+    }
+
+    async fn delete_destination(
+        &self,
+        request: Request<DeleteDestinationRequest>,
+    ) -> Result<Response<DeleteDestinationResponse>, Status> {
+        Ok(Response::new(
+            self.forget_destination(admitted(request)?).await?,
+        ))
+    }
+
+    async fn test_destination(
+        &self,
+        request: Request<TestDestinationRequest>,
+    ) -> Result<Response<TestDestinationResponse>, Status> {
+        Ok(Response::new(
+            self.try_destination(admitted(request)?).await?,
+        ))
     }
 }

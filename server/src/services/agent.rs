@@ -161,6 +161,8 @@ fn with_defaults(agent: Agent) -> NewAgent {
         pool: or(agent.pool, "default"),
         patterns: agent.patterns,
         size_warning_bytes: agent.size_warning_bytes,
+        destination_id: agent.destination_id,
+        second_destination_id: agent.second_destination_id,
     }
 }
 

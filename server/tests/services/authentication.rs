@@ -35,7 +35,7 @@ async fn every_rpc_asks_for_a_token() {
             }
         }
     }
-    assert_eq!(asked, 40);
+    assert_eq!(asked, 46);
 }
 
 #[tokio::test]

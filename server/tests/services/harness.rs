@@ -3,6 +3,7 @@
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use catalog::{BackupResult, Catalog, CatalogSettings, ClaimOutcome, Fence};
+use destinations::Destinations;
 use jsonwebtoken::{EncodingKey, Header, encode};
 use prost::Message as _;
 use proto::{
@@ -117,7 +118,10 @@ impl Rig {
             queue: Arc::new(queue.clone()),
             bus: wrap(bus.clone()),
             announcer: Arc::new(Nobody),
-            store: store.clone(),
+            destinations: Arc::new(
+                Destinations::new(catalog.clone(), keyring.clone())
+                    .with_store(destinations::DEFAULT, store.clone()),
+            ),
             keyring: keyring.clone(),
             vault: VaultSettings::default(),
             settings,

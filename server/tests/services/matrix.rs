@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use catalog::{AuditEntry, AuditFilter, Failure, PageRequest};
 use proto::backup::v1::{
-    CreateRestoreDraftRequest, GetKeyRotationRequest, RotateKeysRequest, UpdateScheduleRequest,
-    VerifyBackupRequest,
+    CreateDestinationRequest, CreateRestoreDraftRequest, Destination, GetKeyRotationRequest,
+    LocalDestination, RotateKeysRequest, UpdateScheduleRequest, VerifyBackupRequest,
+    destination::Kind,
 };
 use tonic::{Code, Status, transport::Endpoint};
 
@@ -124,6 +125,29 @@ const REQUESTS: &[(&str, &str)] = &[
         "AdminService/RestoreInPlace",
         r#"{"agent_id": "{its_agent}", "backup_id": "{backup}", "confirm_agent_id": "{its_agent}"}"#,
     ),
+    (
+        "AdminService/CreateDestination",
+        r#"{"destination": {"destination_id": "{new_destination}",
+            "local": {"path": "/proc/nowhere/{new_destination}"}}}"#,
+    ),
+    (
+        "AdminService/GetDestination",
+        r#"{"destination_id": "{destination}"}"#,
+    ),
+    ("AdminService/ListDestinations", "{}"),
+    (
+        "AdminService/UpdateDestination",
+        r#"{"destination": {"destination_id": "{destination}", "display_name": "A name"},
+            "update_mask": "displayName"}"#,
+    ),
+    (
+        "AdminService/DeleteDestination",
+        r#"{"destination_id": "{destination}"}"#,
+    ),
+    (
+        "AdminService/TestDestination",
+        r#"{"destination_id": "{destination}"}"#,
+    ),
     ("AdminService/CheckWorkspaceCreation", "{}"),
     ("AdminService/ListKeys", "{}"),
     ("AdminService/ListPools", "{}"),
@@ -189,6 +213,8 @@ impl Maker<'_> {
             "verified",
             "planned",
             "rotation",
+            "destination",
+            "new_destination",
         ];
         for name in names {
             let hole = format!("{{{name}}}");
@@ -238,6 +264,8 @@ impl Maker<'_> {
                 }
             }
             "rotation" => self.rotation().await,
+            "new_destination" => missing(what, self.made),
+            "destination" => self.destination().await,
             "scheduled" => {
                 self.schedule(agent_id, owner).await;
                 agent_id.to_owned()
@@ -263,6 +291,24 @@ impl Maker<'_> {
             begun.unwrap().into_inner().rotation
         };
         rotation.unwrap().rotation_id
+    }
+
+    /// A destination that is nowhere; it is not tried when it is added.
+    async fn destination(&self) -> String {
+        let destination_id = format!("place-{}", self.made);
+        let local = LocalDestination {
+            path: format!("/proc/nowhere/{destination_id}"),
+        };
+        let request = CreateDestinationRequest {
+            destination: Some(Destination {
+                destination_id: destination_id.clone(),
+                kind: Some(Kind::Local(local)),
+                ..Destination::default()
+            }),
+        };
+        let mut admin = self.rig.admin("root", "admin");
+        admin.create_destination(request).await.unwrap();
+        destination_id
     }
 
     async fn schedule(&self, agent_id: &str, owner: &str) {
@@ -309,6 +355,7 @@ impl Maker<'_> {
 fn missing(what: &str, number: usize) -> String {
     match what {
         "agent" | "scheduled" | "backed_up" => format!("nowhere-{number}"),
+        "destination" | "new_destination" => format!("destination-{number}"),
         _ => "00000000-0000-7000-8000-000000000000".to_owned(),
     }
 }

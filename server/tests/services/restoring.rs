@@ -25,6 +25,7 @@ async fn draft(
         backup_id: backup_id.to_owned(),
         plan,
         request_id: request_id.to_owned(),
+        ..CreateRestoreDraftRequest::default()
     };
     let answer = rig.restores("ann").create_restore_draft(request).await?;
     Ok(answer.into_inner().restore.unwrap())

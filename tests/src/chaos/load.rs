@@ -320,6 +320,7 @@ async fn restore_backup(
         backup_id: backup_id.to_owned(),
         plan: Some(directory_plan(name, &target)?),
         request_id: Uuid::new_v4().to_string(),
+        ..CreateRestoreDraftRequest::default()
     };
     let draft = |mut api: crate::api::Api| {
         let request = request.clone();

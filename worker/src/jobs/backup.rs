@@ -7,15 +7,12 @@ use prost::Message as _;
 use proto::backup::v1::BackupWarning;
 use vault::{BackupSpec, Committed, ManifestRef, Vault, VaultError};
 
-use super::{enqueue_compact, open_vault, rolled_back};
+use super::{enqueue_compact, open_vault_at, rolled_back, where_it_lies};
 use crate::{
     clock::now_ms,
     failure::{JobError, failure},
     progress::ended,
-    runner::{
-        DEFAULT_DESTINATION,
-        context::{CatalogUndo, JobContext},
-    },
+    runner::context::{CatalogUndo, JobContext},
     sources::{self, CaptureContext},
     unwinding::join,
 };
@@ -34,12 +31,18 @@ pub(super) async fn run(context: &Arc<JobContext>) -> Result<(), JobError> {
         ));
     };
     let source = sources::open(&worker.settings, &agent.source)?;
+    let lies = where_it_lies(context).await?.ok_or(JobError::Lost)?;
+    let at = Some(lies.destination_id.as_str());
     let previous = context
-        .persist(|| worker.catalog.latest_completed(&agent.agent_id))
+        .persist(|| worker.catalog.latest_completed(&agent.agent_id, at))
+        .await?;
+    // Numbers go on wherever the backups lie.
+    let latest = context
+        .persist(|| worker.catalog.latest_completed(&agent.agent_id, None))
         .await?;
     let vault = if previous.is_none() {
         Vault::open_or_create(
-            worker.store.clone(),
+            lies.store.clone(),
             &agent.agent_id,
             &worker.keyring,
             worker.vault_settings.clone(),
@@ -47,11 +50,11 @@ pub(super) async fn run(context: &Arc<JobContext>) -> Result<(), JobError> {
         .await?
     } else {
         // A new vault in the place of one that is gone would hide that it is.
-        open_vault(context)
+        open_vault_at(context, lies.store.clone())
             .await?
             .ok_or_else(|| rolled_back(&agent.agent_id))?
     };
-    note_keys(context, vault.wrapped_under().to_vec()).await;
+    note_keys(context, &lies.destination_id, vault.wrapped_under()).await;
     let spec = BackupSpec {
         backup_id: backup.backup_id.clone(),
         attempt: context.lease.attempt,
@@ -66,7 +69,7 @@ pub(super) async fn run(context: &Arc<JobContext>) -> Result<(), JobError> {
             .map(prost::Message::encode_to_vec)
             .collect(),
         previous: previous.as_ref().and_then(manifest_ref),
-        previous_sequence: previous.as_ref().and_then(|backup| backup.sequence),
+        previous_sequence: latest.as_ref().and_then(|backup| backup.sequence),
         start_time_ms: now_ms(),
     };
     let cancel = context.stop.token().clone();
@@ -108,12 +111,12 @@ pub(super) async fn run(context: &Arc<JobContext>) -> Result<(), JobError> {
 }
 
 /// Notes which keys the vault is under; a rotation finds out, where that fails.
-async fn note_keys(context: &JobContext, key_ids: Vec<String>) {
+async fn note_keys(context: &JobContext, destination_id: &str, key_ids: &[String]) {
     let worker = &context.worker;
     let agent_id = &context.lease.job.agent_id;
     let noted = worker
         .catalog
-        .note_vault_keys(DEFAULT_DESTINATION, agent_id, &key_ids, now_ms());
+        .note_vault_keys(destination_id, agent_id, key_ids, now_ms());
     if let Err(error) = noted.await {
         tracing::warn!(agent_id, %error, "note the keys of a vault");
     }

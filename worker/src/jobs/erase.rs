@@ -9,7 +9,7 @@ use crate::{clock::now_ms, failure::JobError, runner::context::JobContext};
 
 pub(super) async fn run(context: &Arc<JobContext>) -> Result<(), JobError> {
     let agent_id = &context.lease.job.agent_id;
-    let stores = context.worker.stores();
+    let stores = context.worker.destinations.of_agent(agent_id).await?;
     context.check_held().await?;
     for (_, store) in &stores {
         destroy_keys(context, &**store, agent_id).await?;

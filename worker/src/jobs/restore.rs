@@ -7,7 +7,7 @@ use prost::Message as _;
 use proto::backup::v1::{DockerSource, Integration, Source, source::Kind};
 use vault::BackupReader;
 
-use super::{backup::manifest_ref, open_vault, rolled_back};
+use super::{backup::manifest_ref, open_to_read, rolled_back};
 use crate::{
     clock::now_ms,
     failure::JobError,
@@ -129,7 +129,7 @@ async fn is_completed(context: &JobContext) -> bool {
 
 async fn open(context: &JobContext, restore: &Restore) -> Result<BackupReader, JobError> {
     let manifest = context.lease.backup.as_ref().and_then(manifest_ref);
-    let vault = open_vault(context).await?;
+    let vault = open_to_read(context, &restore.destination_id).await?;
     if vault.is_none() && manifest.is_some() {
         return Err(rolled_back(&context.lease.job.agent_id).into());
     }
@@ -175,6 +175,9 @@ fn result(
             pool: context.lease.job.pool.clone(),
             patterns: original.map_or_else(Vec::new, |agent| agent.patterns.clone()),
             size_warning_bytes: original.map_or(0, |agent| agent.size_warning_bytes),
+            destination_id: original.map_or_else(String::new, |agent| agent.destination_id.clone()),
+            second_destination_id: original
+                .map_or_else(String::new, |agent| agent.second_destination_id.clone()),
         },
         warnings: restored.warnings,
         progress: Some(ended(context.progress())),

@@ -33,16 +33,29 @@ pub(super) async fn run(context: &Arc<JobContext>) -> Result<(), JobError> {
         .ok_or_else(|| JobError::internal(&"a rotate job without a rotation", false))?;
     check_key(context, &rotation)?;
     let mut work = Rotation::new(context, &rotation);
-    for (destination_id, store) in context.worker.stores() {
+    if rotation.retire_previous {
+        check_descriptions_added(context).await?;
+    } else {
+        // First: what they describe is opened with them.
+        seal_descriptions(context, false).await?;
+    }
+    let mut found = Vec::new();
+    for (destination_id, store) in context.worker.destinations.all().await? {
         let vaults = vaults(&*store).await?;
         work.step.counts.vaults_total += vaults.len() as u64;
         if rotation.retire_previous {
             work.check_all_added(&destination_id, &store, &vaults)
                 .await?;
         }
+        found.push((destination_id, store, vaults));
+    }
+    for (destination_id, store, vaults) in found {
         work.destination(&destination_id, &store, vaults).await?;
     }
     context.check_held().await?;
+    if rotation.retire_previous {
+        seal_descriptions(context, true).await?;
+    }
     fail::fail_point!("worker-rotate-before-complete");
     let fence = context.fence();
     context
@@ -68,6 +81,30 @@ fn check_key(context: &JobContext, rotation: &KeyRotation) -> Result<(), JobErro
         // Another worker may hold it.
         retryable: true,
     })
+}
+
+/// Before anything is removed: the writing key must open the descriptions of all destinations.
+async fn check_descriptions_added(context: &JobContext) -> Result<(), JobError> {
+    let without = context.worker.destinations.not_under_writing_key().await?;
+    if without.is_empty() {
+        return Ok(());
+    }
+    let message = format!(
+        "the descriptions of these destinations are not under key {}: {}; nothing was removed: \
+         rotate without retiring the previous keys first",
+        context.worker.keyring.writing().id(),
+        without.join(", ")
+    );
+    Err(JobError::final_failure("KEYS_NOT_ROTATED", message))
+}
+
+/// Brings the descriptions of all destinations under the writing key.
+async fn seal_descriptions(context: &JobContext, retire: bool) -> Result<(), JobError> {
+    let resealed = context.worker.destinations.reseal(retire).await?;
+    match resealed.failed.into_iter().next() {
+        None => Ok(()),
+        Some((_, why)) => Err(JobError::final_failure("KEY_NOT_CONFIGURED", why)),
+    }
 }
 
 /// The agents that have a vault at a destination, in order.

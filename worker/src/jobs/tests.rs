@@ -32,6 +32,7 @@ async fn start_restore(site: &Site, backup_id: &str, agent_id: &str) -> Restore 
         },
         decisions: Vec::new(),
         warnings: Vec::new(),
+        destination_id: String::new(),
         request: None,
     };
     let draft = site.catalog.create_draft(draft, now_ms()).await.unwrap();
@@ -147,6 +148,7 @@ async fn a_verification_keeps_with_the_backup_what_it_found() {
             backup_id: backup.backup_id.clone(),
             owner_id: "owner".to_owned(),
             depth: catalog::VerifyDepth::Full,
+            destination_id: String::new(),
             request: None,
         };
         let job = site
@@ -270,6 +272,7 @@ fn only_what_is_known_to_be_garbage_is_garbage() {
         state,
         manifest_attempt,
         manifest_digest: None,
+        destination_ids: vec![destinations::DEFAULT.to_owned()],
     };
     let garbage = garbage(
         vec![

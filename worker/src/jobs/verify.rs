@@ -6,7 +6,7 @@ use catalog::VerifyDepth;
 use proto::backup::v1::Failure;
 use vault::{VaultError, VerifyReport};
 
-use super::{backup::manifest_ref, open_vault, rolled_back};
+use super::{backup::manifest_ref, open_to_read, rolled_back};
 use crate::{
     clock::now_ms,
     failure::{JobError, failure},
@@ -44,7 +44,7 @@ pub(super) async fn run(context: &Arc<JobContext>) -> Result<(), JobError> {
 /// What is wrong with the backup, if anything.
 async fn look(context: &JobContext, backup_id: &str) -> Result<Option<Failure>, JobError> {
     let manifest = context.lease.backup.as_ref().and_then(manifest_ref);
-    let vault = match open_vault(context).await {
+    let vault = match open_to_read(context, &context.lease.job.destination_id).await {
         Ok(vault) => vault,
         Err(error) => return found(error).map(Some),
     };

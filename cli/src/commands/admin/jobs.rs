@@ -68,6 +68,8 @@ pub enum KindArg {
     Rotate,
     /// Destroys an agent's keys and vaults.
     Erase,
+    /// Copies a backup to another destination.
+    Copy,
 }
 
 /// Where a job stands.
@@ -202,6 +204,7 @@ fn kind(kind: KindArg) -> job::Kind {
         KindArg::Compact => job::Kind::Compact,
         KindArg::Rotate => job::Kind::Rotate,
         KindArg::Erase => job::Kind::Erase,
+        KindArg::Copy => job::Kind::Copy,
     }
 }
 

@@ -8,7 +8,7 @@ use crate::{
     connect::{Session, call},
     error::Result,
     find::{self, Latest},
-    output::json::Document as _,
+    output::{human, json::Document as _},
     watch,
 };
 
@@ -20,6 +20,9 @@ pub struct VerifyArgs {
     /// How much is read
     #[arg(long, value_enum, default_value_t = DepthArg::Full, value_name = "DEPTH")]
     pub depth: DepthArg,
+    /// Check the copy at this destination [default: the backup where it lies]
+    #[arg(long, value_name = "DESTINATION", conflicts_with = "verification")]
+    pub at: Option<String>,
     /// Return at once, with the verification's id
     #[arg(long, conflicts_with = "watch")]
     pub no_wait: bool,
@@ -54,12 +57,12 @@ pub(super) async fn verify(session: &Session, args: VerifyArgs) -> Result<()> {
             backup_id: backup_id.clone(),
             depth: depth.into(),
             request_id: Uuid::now_v7().to_string(),
+            destination_id: args.at.clone().unwrap_or_default(),
         };
-        let answer = session
-            .backups()
-            .verify_backup(call(request))
-            .await?
-            .into_inner();
+        let answer = match session.backups().verify_backup(call(request)).await {
+            Ok(answer) => answer.into_inner(),
+            Err(status) => return Err(find::copy_error(&args.backup, status)),
+        };
         if args.no_wait {
             if out.json {
                 return out.document(&answer.to_json());
@@ -74,5 +77,9 @@ pub(super) async fn verify(session: &Session, args: VerifyArgs) -> Result<()> {
         answer.verification_id
     };
     let end = watch::verification(session, &backup_id, &verification_id).await?;
-    watch::conclude_verification(session, &backup_id, &end)
+    let what = match &args.at {
+        Some(destination) => format!("{backup_id} at {}", human::printable(destination)),
+        None => backup_id,
+    };
+    watch::conclude_verification(session, &what, &end)
 }

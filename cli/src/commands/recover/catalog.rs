@@ -176,6 +176,8 @@ fn recovered(
         pool: pool.to_owned(),
         patterns: Vec::new(),
         size_warning_bytes: 0,
+        destination_id: String::new(),
+        second_destination_id: String::new(),
     };
     let backups = backups.into_iter().filter_map(|found| {
         let (at, manifest) = (found.at?, found.manifest?);

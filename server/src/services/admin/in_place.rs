@@ -46,7 +46,7 @@ impl Admin {
         let request_id = std::mem::take(&mut request.request_id);
         let key = request_key(&call.caller, "RestoreInPlace", request_id, &request);
         let at = manifest_of(&backup)?;
-        let vault = self.state.vault(&backup.agent_id).await?;
+        let vault = self.state.vault(&backup, "").await?;
         let (manifest, _) = vault.read_manifest(&at).await?;
         let new = NewInPlace {
             plan: plan_of(&agent, &manifest)?,
@@ -126,6 +126,8 @@ mod tests {
             pool: "default".into(),
             patterns: Vec::new(),
             size_warning_bytes: 0,
+            destination_id: String::new(),
+            second_destination_id: String::new(),
             etag: String::new(),
             restore_id: None,
             vault_bytes: 0,

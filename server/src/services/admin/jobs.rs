@@ -108,6 +108,7 @@ fn kind_of(checks: &mut Checks, kind: i32) -> Option<JobKind> {
         Ok(job::Kind::Compact) => Some(JobKind::Compact),
         Ok(job::Kind::Rotate) => Some(JobKind::Rotate),
         Ok(job::Kind::Erase) => Some(JobKind::Erase),
+        Ok(job::Kind::Copy) => Some(JobKind::Copy),
         Err(_) => {
             checks.fault("kind", "holds no kind that there is");
             None
@@ -158,6 +159,7 @@ fn shown(job: catalog::Job, now_ms: i64) -> Job {
         JobKind::Compact => job::Kind::Compact,
         JobKind::Rotate => job::Kind::Rotate,
         JobKind::Erase => job::Kind::Erase,
+        JobKind::Copy => job::Kind::Copy,
     };
     let state = match job.state {
         JobState::Queued => job::State::Queued,

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use catalog::Backup;
+use destinations::DestinationsError;
 use prost::Message;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +24,7 @@ const CHUNKS_WAITING_MAX: usize = 4;
 
 /// A backup that may be read: it is COMPLETED.
 pub(super) struct Readable {
-    agent_id: String,
+    backup: Backup,
     manifest: ManifestRef,
 }
 
@@ -31,7 +32,7 @@ impl Readable {
     /// Refuses a backup that is not COMPLETED.
     pub(super) fn new(backup: &Backup) -> Result<Self, ApiError> {
         Ok(Self {
-            agent_id: backup.agent_id.clone(),
+            backup: backup.clone(),
             manifest: manifest_of(backup)?,
         })
     }
@@ -40,15 +41,9 @@ impl Readable {
         &self,
         state: &State,
         cancel: CancellationToken,
-    ) -> Result<BackupReader, VaultError> {
-        let vault = match state.vault(&self.agent_id).await {
-            Err(VaultError::NoVault { agent_id }) => {
-                let lacking = "nothing of its vault is there".to_owned();
-                return Err(VaultError::RolledBack { agent_id, lacking });
-            }
-            opened => opened?,
-        };
-        vault.open_backup(&self.manifest, cancel).await
+    ) -> Result<BackupReader, DestinationsError> {
+        let vault = state.vault(&self.backup, "").await?;
+        Ok(vault.open_backup(&self.manifest, cancel).await?)
     }
 }
 
@@ -91,6 +86,15 @@ impl From<VaultError> for Stopped {
         match error {
             VaultError::Sink(_) | VaultError::Canceled => Self::Outlet,
             error => Self::Failed(error.into()),
+        }
+    }
+}
+
+impl From<DestinationsError> for Stopped {
+    fn from(error: DestinationsError) -> Self {
+        match error {
+            DestinationsError::Vault(error) => error.into(),
+            error @ DestinationsError::Catalog(_) => Self::Failed(error.into()),
         }
     }
 }

@@ -23,6 +23,7 @@ pub(super) async fn start(
     let mut checks = Checks::new();
     checks.id("backup_id", &request.backup_id);
     checks.request_id(&request.request_id);
+    checks.optional_id("destination_id", &request.destination_id);
     let depth = match Depth::try_from(request.depth) {
         Ok(Depth::Structure) => VerifyDepth::Structure,
         Ok(Depth::Full | Depth::Unspecified) => VerifyDepth::Full,
@@ -39,6 +40,7 @@ pub(super) async fn start(
         backup_id: backup.backup_id,
         owner_id: backup.owner_id,
         depth,
+        destination_id: request.destination_id,
     };
     let job = state
         .catalog

@@ -35,6 +35,7 @@ pub(super) async fn create(
     let mut checks = Checks::new();
     checks.id("backup_id", &request.backup_id);
     checks.request_id(&request.request_id);
+    checks.optional_id("destination_id", &request.destination_id);
     if let Some(plan) = &request.plan {
         checks.plan(plan);
     }
@@ -43,7 +44,9 @@ pub(super) async fn create(
     let request_id = std::mem::take(&mut request.request_id);
     let key = request_key(&call.caller, "CreateRestoreDraft", request_id, &request);
     let at = manifest_of(&backup)?;
-    let vault = state.vault(&backup.agent_id).await?;
+    let at_destination = std::mem::take(&mut request.destination_id);
+    access::check_copy(&backup, &at_destination)?;
+    let vault = state.vault(&backup, &at_destination).await?;
     let (manifest, _) = vault.read_manifest(&at).await?;
     let plan = plan_of(request.plan.unwrap_or_default(), &manifest)?;
     let admin = access::may_keep_privileges(&call.caller);
@@ -57,6 +60,7 @@ pub(super) async fn create(
         plan,
         decisions,
         warnings,
+        destination_id: at_destination,
         request: key,
     };
     let restore = state.catalog.create_draft(draft, now_ms()).await?;

@@ -23,9 +23,11 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from nora.backup.v1 import audit_pb2 as nora_dot_backup_dot_v1_dot_audit__pb2
 from nora.backup.v1 import backup_pb2 as nora_dot_backup_dot_v1_dot_backup__pb2
+from nora.backup.v1 import destination_pb2 as nora_dot_backup_dot_v1_dot_destination__pb2
 from nora.backup.v1 import job_pb2 as nora_dot_backup_dot_v1_dot_job__pb2
 from nora.backup.v1 import key_pb2 as nora_dot_backup_dot_v1_dot_key__pb2
 from nora.backup.v1 import pool_pb2 as nora_dot_backup_dot_v1_dot_pool__pb2
@@ -33,63 +35,87 @@ from nora.backup.v1 import restore_pb2 as nora_dot_backup_dot_v1_dot_restore__pb
 from nora.backup.v1 import worker_pb2 as nora_dot_backup_dot_v1_dot_worker__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"nora/backup/v1/admin_service.proto\x12\x0enora.backup.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1anora/backup/v1/audit.proto\x1a\x1bnora/backup/v1/backup.proto\x1a\x18nora/backup/v1/job.proto\x1a\x18nora/backup/v1/key.proto\x1a\x19nora/backup/v1/pool.proto\x1a\x1cnora/backup/v1/restore.proto\x1a\x1bnora/backup/v1/worker.proto\"5\n\x1d\x43heckWorkspaceCreationRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\"\x83\x01\n\x1e\x43heckWorkspaceCreationResponse\x12\x0f\n\x07\x61llowed\x18\x01 \x01(\x08\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x14\n\x0cstored_bytes\x18\x03 \x01(\x04\x12\x13\n\x0blimit_bytes\x18\x04 \x01(\x04\x12\x14\n\x0cused_percent\x18\x05 \x01(\r\"j\n\x15RestoreInPlaceRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x11\n\tbackup_id\x18\x02 \x01(\t\x12\x18\n\x10\x63onfirm_agent_id\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"B\n\x16RestoreInPlaceResponse\x12(\n\x07restore\x18\x01 \x01(\x0b\x32\x17.nora.backup.v1.Restore\"D\n\x12ListWorkersRequest\x12.\n\x0bseen_within\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\">\n\x13ListWorkersResponse\x12\'\n\x07workers\x18\x01 \x03(\x0b\x32\x16.nora.backup.v1.Worker\"\x11\n\x0fListKeysRequest\"5\n\x10ListKeysResponse\x12!\n\x04keys\x18\x01 \x03(\x0b\x32\x13.nora.backup.v1.Key\"@\n\x11RotateKeysRequest\x12\x17\n\x0fretire_previous\x18\x01 \x01(\x08\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"C\n\x12RotateKeysResponse\x12-\n\x08rotation\x18\x01 \x01(\x0b\x32\x1b.nora.backup.v1.KeyRotation\",\n\x15GetKeyRotationRequest\x12\x13\n\x0brotation_id\x18\x01 \x01(\t\"G\n\x16GetKeyRotationResponse\x12-\n\x08rotation\x18\x01 \x01(\x0b\x32\x1b.nora.backup.v1.KeyRotation\".\n\x17WatchKeyRotationRequest\x12\x13\n\x0brotation_id\x18\x01 \x01(\t\"I\n\x18WatchKeyRotationResponse\x12-\n\x08rotation\x18\x01 \x01(\x0b\x32\x1b.nora.backup.v1.KeyRotation\"\x12\n\x10ListPoolsRequest\"8\n\x11ListPoolsResponse\x12#\n\x05pools\x18\x01 \x03(\x0b\x32\x14.nora.backup.v1.Pool\"\xbd\x02\n\x15ListAllBackupsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x10\n\x08owner_id\x18\x03 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x04 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x05 \x01(\t\x12,\n\x06states\x18\x06 \x03(\x0e\x32\x1c.nora.backup.v1.Backup.State\x12/\n\x07trigger\x18\x07 \x01(\x0e\x32\x1e.nora.backup.v1.Backup.Trigger\x12\x30\n\x0c\x63reated_from\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"_\n\x16ListAllBackupsResponse\x12,\n\x07\x62\x61\x63kups\x18\x01 \x03(\x0b\x32\x1b.nora.backup.v1.OwnedBackup\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"W\n\x0bOwnedBackup\x12&\n\x06\x62\x61\x63kup\x18\x01 \x01(\x0b\x32\x16.nora.backup.v1.Backup\x12\x10\n\x08owner_id\x18\x02 \x01(\t\x12\x0e\n\x06job_id\x18\x03 \x01(\t\"\xdc\x01\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12&\n\x04kind\x18\x03 \x01(\x0e\x32\x18.nora.backup.v1.Job.Kind\x12(\n\x05state\x18\x04 \x01(\x0e\x32\x19.nora.backup.v1.Job.State\x12\x30\n\tcondition\x18\x05 \x01(\x0e\x32\x1d.nora.backup.v1.Job.Condition\x12\x0c\n\x04pool\x18\x06 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x07 \x01(\t\"N\n\x10ListJobsResponse\x12!\n\x04jobs\x18\x01 \x03(\x0b\x32\x13.nora.backup.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"!\n\x0fRetryJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"4\n\x10RetryJobResponse\x12 \n\x03job\x18\x01 \x01(\x0b\x32\x13.nora.backup.v1.Job\"\xd3\x01\n\x12GetAuditLogRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x11\n\tcaller_id\x18\x03 \x01(\t\x12\x0e\n\x06method\x18\x04 \x01(\t\x12\x13\n\x0bresource_id\x18\x05 \x01(\t\x12-\n\tfrom_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x62\x65\x66ore_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"[\n\x13GetAuditLogResponse\x12+\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1a.nora.backup.v1.AuditEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xd7\x08\n\x0c\x41\x64minService\x12V\n\x0bListWorkers\x12\".nora.backup.v1.ListWorkersRequest\x1a#.nora.backup.v1.ListWorkersResponse\x12P\n\tListPools\x12 .nora.backup.v1.ListPoolsRequest\x1a!.nora.backup.v1.ListPoolsResponse\x12M\n\x08ListKeys\x12\x1f.nora.backup.v1.ListKeysRequest\x1a .nora.backup.v1.ListKeysResponse\x12S\n\nRotateKeys\x12!.nora.backup.v1.RotateKeysRequest\x1a\".nora.backup.v1.RotateKeysResponse\x12_\n\x0eGetKeyRotation\x12%.nora.backup.v1.GetKeyRotationRequest\x1a&.nora.backup.v1.GetKeyRotationResponse\x12g\n\x10WatchKeyRotation\x12\'.nora.backup.v1.WatchKeyRotationRequest\x1a(.nora.backup.v1.WatchKeyRotationResponse0\x01\x12_\n\x0eListAllBackups\x12%.nora.backup.v1.ListAllBackupsRequest\x1a&.nora.backup.v1.ListAllBackupsResponse\x12M\n\x08ListJobs\x12\x1f.nora.backup.v1.ListJobsRequest\x1a .nora.backup.v1.ListJobsResponse\x12M\n\x08RetryJob\x12\x1f.nora.backup.v1.RetryJobRequest\x1a .nora.backup.v1.RetryJobResponse\x12V\n\x0bGetAuditLog\x12\".nora.backup.v1.GetAuditLogRequest\x1a#.nora.backup.v1.GetAuditLogResponse\x12_\n\x0eRestoreInPlace\x12%.nora.backup.v1.RestoreInPlaceRequest\x1a&.nora.backup.v1.RestoreInPlaceResponse\x12w\n\x16\x43heckWorkspaceCreation\x12-.nora.backup.v1.CheckWorkspaceCreationRequest\x1a..nora.backup.v1.CheckWorkspaceCreationResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"nora/backup/v1/admin_service.proto\x12\x0enora.backup.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1anora/backup/v1/audit.proto\x1a\x1bnora/backup/v1/backup.proto\x1a nora/backup/v1/destination.proto\x1a\x18nora/backup/v1/job.proto\x1a\x18nora/backup/v1/key.proto\x1a\x19nora/backup/v1/pool.proto\x1a\x1cnora/backup/v1/restore.proto\x1a\x1bnora/backup/v1/worker.proto\"L\n\x18\x43reateDestinationRequest\x12\x30\n\x0b\x64\x65stination\x18\x01 \x01(\x0b\x32\x1b.nora.backup.v1.Destination\"M\n\x19\x43reateDestinationResponse\x12\x30\n\x0b\x64\x65stination\x18\x01 \x01(\x0b\x32\x1b.nora.backup.v1.Destination\"/\n\x15GetDestinationRequest\x12\x16\n\x0e\x64\x65stination_id\x18\x01 \x01(\t\"J\n\x16GetDestinationResponse\x12\x30\n\x0b\x64\x65stination\x18\x01 \x01(\x0b\x32\x1b.nora.backup.v1.Destination\"@\n\x17ListDestinationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"f\n\x18ListDestinationsResponse\x12\x31\n\x0c\x64\x65stinations\x18\x01 \x03(\x0b\x32\x1b.nora.backup.v1.Destination\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"}\n\x18UpdateDestinationRequest\x12\x30\n\x0b\x64\x65stination\x18\x01 \x01(\x0b\x32\x1b.nora.backup.v1.Destination\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"M\n\x19UpdateDestinationResponse\x12\x30\n\x0b\x64\x65stination\x18\x01 \x01(\x0b\x32\x1b.nora.backup.v1.Destination\"@\n\x18\x44\x65leteDestinationRequest\x12\x16\n\x0e\x64\x65stination_id\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"\x1b\n\x19\x44\x65leteDestinationResponse\"p\n\x16TestDestinationRequest\x12\x18\n\x0e\x64\x65stination_id\x18\x01 \x01(\tH\x00\x12\x32\n\x0b\x64\x65stination\x18\x02 \x01(\x0b\x32\x1b.nora.backup.v1.DestinationH\x00\x42\x08\n\x06target\"U\n\x17TestDestinationResponse\x12\n\n\x02ok\x18\x01 \x01(\x08\x12.\n\x05steps\x18\x02 \x03(\x0b\x32\x1f.nora.backup.v1.DestinationStep\"5\n\x1d\x43heckWorkspaceCreationRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\"\x83\x01\n\x1e\x43heckWorkspaceCreationResponse\x12\x0f\n\x07\x61llowed\x18\x01 \x01(\x08\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x14\n\x0cstored_bytes\x18\x03 \x01(\x04\x12\x13\n\x0blimit_bytes\x18\x04 \x01(\x04\x12\x14\n\x0cused_percent\x18\x05 \x01(\r\"j\n\x15RestoreInPlaceRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x11\n\tbackup_id\x18\x02 \x01(\t\x12\x18\n\x10\x63onfirm_agent_id\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"B\n\x16RestoreInPlaceResponse\x12(\n\x07restore\x18\x01 \x01(\x0b\x32\x17.nora.backup.v1.Restore\"D\n\x12ListWorkersRequest\x12.\n\x0bseen_within\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\">\n\x13ListWorkersResponse\x12\'\n\x07workers\x18\x01 \x03(\x0b\x32\x16.nora.backup.v1.Worker\"\x11\n\x0fListKeysRequest\"5\n\x10ListKeysResponse\x12!\n\x04keys\x18\x01 \x03(\x0b\x32\x13.nora.backup.v1.Key\"@\n\x11RotateKeysRequest\x12\x17\n\x0fretire_previous\x18\x01 \x01(\x08\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"C\n\x12RotateKeysResponse\x12-\n\x08rotation\x18\x01 \x01(\x0b\x32\x1b.nora.backup.v1.KeyRotation\",\n\x15GetKeyRotationRequest\x12\x13\n\x0brotation_id\x18\x01 \x01(\t\"G\n\x16GetKeyRotationResponse\x12-\n\x08rotation\x18\x01 \x01(\x0b\x32\x1b.nora.backup.v1.KeyRotation\".\n\x17WatchKeyRotationRequest\x12\x13\n\x0brotation_id\x18\x01 \x01(\t\"I\n\x18WatchKeyRotationResponse\x12-\n\x08rotation\x18\x01 \x01(\x0b\x32\x1b.nora.backup.v1.KeyRotation\"\x12\n\x10ListPoolsRequest\"8\n\x11ListPoolsResponse\x12#\n\x05pools\x18\x01 \x03(\x0b\x32\x14.nora.backup.v1.Pool\"\xbd\x02\n\x15ListAllBackupsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x10\n\x08owner_id\x18\x03 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x04 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x05 \x01(\t\x12,\n\x06states\x18\x06 \x03(\x0e\x32\x1c.nora.backup.v1.Backup.State\x12/\n\x07trigger\x18\x07 \x01(\x0e\x32\x1e.nora.backup.v1.Backup.Trigger\x12\x30\n\x0c\x63reated_from\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"_\n\x16ListAllBackupsResponse\x12,\n\x07\x62\x61\x63kups\x18\x01 \x03(\x0b\x32\x1b.nora.backup.v1.OwnedBackup\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"W\n\x0bOwnedBackup\x12&\n\x06\x62\x61\x63kup\x18\x01 \x01(\x0b\x32\x16.nora.backup.v1.Backup\x12\x10\n\x08owner_id\x18\x02 \x01(\t\x12\x0e\n\x06job_id\x18\x03 \x01(\t\"\xdc\x01\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12&\n\x04kind\x18\x03 \x01(\x0e\x32\x18.nora.backup.v1.Job.Kind\x12(\n\x05state\x18\x04 \x01(\x0e\x32\x19.nora.backup.v1.Job.State\x12\x30\n\tcondition\x18\x05 \x01(\x0e\x32\x1d.nora.backup.v1.Job.Condition\x12\x0c\n\x04pool\x18\x06 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x07 \x01(\t\"N\n\x10ListJobsResponse\x12!\n\x04jobs\x18\x01 \x03(\x0b\x32\x13.nora.backup.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"!\n\x0fRetryJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"4\n\x10RetryJobResponse\x12 \n\x03job\x18\x01 \x01(\x0b\x32\x13.nora.backup.v1.Job\"\xd3\x01\n\x12GetAuditLogRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x11\n\tcaller_id\x18\x03 \x01(\t\x12\x0e\n\x06method\x18\x04 \x01(\t\x12\x13\n\x0bresource_id\x18\x05 \x01(\t\x12-\n\tfrom_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x62\x65\x66ore_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"[\n\x13GetAuditLogResponse\x12+\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1a.nora.backup.v1.AuditEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xc1\r\n\x0c\x41\x64minService\x12V\n\x0bListWorkers\x12\".nora.backup.v1.ListWorkersRequest\x1a#.nora.backup.v1.ListWorkersResponse\x12P\n\tListPools\x12 .nora.backup.v1.ListPoolsRequest\x1a!.nora.backup.v1.ListPoolsResponse\x12M\n\x08ListKeys\x12\x1f.nora.backup.v1.ListKeysRequest\x1a .nora.backup.v1.ListKeysResponse\x12S\n\nRotateKeys\x12!.nora.backup.v1.RotateKeysRequest\x1a\".nora.backup.v1.RotateKeysResponse\x12_\n\x0eGetKeyRotation\x12%.nora.backup.v1.GetKeyRotationRequest\x1a&.nora.backup.v1.GetKeyRotationResponse\x12g\n\x10WatchKeyRotation\x12\'.nora.backup.v1.WatchKeyRotationRequest\x1a(.nora.backup.v1.WatchKeyRotationResponse0\x01\x12_\n\x0eListAllBackups\x12%.nora.backup.v1.ListAllBackupsRequest\x1a&.nora.backup.v1.ListAllBackupsResponse\x12M\n\x08ListJobs\x12\x1f.nora.backup.v1.ListJobsRequest\x1a .nora.backup.v1.ListJobsResponse\x12M\n\x08RetryJob\x12\x1f.nora.backup.v1.RetryJobRequest\x1a .nora.backup.v1.RetryJobResponse\x12V\n\x0bGetAuditLog\x12\".nora.backup.v1.GetAuditLogRequest\x1a#.nora.backup.v1.GetAuditLogResponse\x12_\n\x0eRestoreInPlace\x12%.nora.backup.v1.RestoreInPlaceRequest\x1a&.nora.backup.v1.RestoreInPlaceResponse\x12h\n\x11\x43reateDestination\x12(.nora.backup.v1.CreateDestinationRequest\x1a).nora.backup.v1.CreateDestinationResponse\x12_\n\x0eGetDestination\x12%.nora.backup.v1.GetDestinationRequest\x1a&.nora.backup.v1.GetDestinationResponse\x12\x65\n\x10ListDestinations\x12\'.nora.backup.v1.ListDestinationsRequest\x1a(.nora.backup.v1.ListDestinationsResponse\x12h\n\x11UpdateDestination\x12(.nora.backup.v1.UpdateDestinationRequest\x1a).nora.backup.v1.UpdateDestinationResponse\x12h\n\x11\x44\x65leteDestination\x12(.nora.backup.v1.DeleteDestinationRequest\x1a).nora.backup.v1.DeleteDestinationResponse\x12\x62\n\x0fTestDestination\x12&.nora.backup.v1.TestDestinationRequest\x1a\'.nora.backup.v1.TestDestinationResponse\x12w\n\x16\x43heckWorkspaceCreation\x12-.nora.backup.v1.CheckWorkspaceCreationRequest\x1a..nora.backup.v1.CheckWorkspaceCreationResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'nora.backup.v1.admin_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CHECKWORKSPACECREATIONREQUEST']._serialized_start=314
-  _globals['_CHECKWORKSPACECREATIONREQUEST']._serialized_end=367
-  _globals['_CHECKWORKSPACECREATIONRESPONSE']._serialized_start=370
-  _globals['_CHECKWORKSPACECREATIONRESPONSE']._serialized_end=501
-  _globals['_RESTOREINPLACEREQUEST']._serialized_start=503
-  _globals['_RESTOREINPLACEREQUEST']._serialized_end=609
-  _globals['_RESTOREINPLACERESPONSE']._serialized_start=611
-  _globals['_RESTOREINPLACERESPONSE']._serialized_end=677
-  _globals['_LISTWORKERSREQUEST']._serialized_start=679
-  _globals['_LISTWORKERSREQUEST']._serialized_end=747
-  _globals['_LISTWORKERSRESPONSE']._serialized_start=749
-  _globals['_LISTWORKERSRESPONSE']._serialized_end=811
-  _globals['_LISTKEYSREQUEST']._serialized_start=813
-  _globals['_LISTKEYSREQUEST']._serialized_end=830
-  _globals['_LISTKEYSRESPONSE']._serialized_start=832
-  _globals['_LISTKEYSRESPONSE']._serialized_end=885
-  _globals['_ROTATEKEYSREQUEST']._serialized_start=887
-  _globals['_ROTATEKEYSREQUEST']._serialized_end=951
-  _globals['_ROTATEKEYSRESPONSE']._serialized_start=953
-  _globals['_ROTATEKEYSRESPONSE']._serialized_end=1020
-  _globals['_GETKEYROTATIONREQUEST']._serialized_start=1022
-  _globals['_GETKEYROTATIONREQUEST']._serialized_end=1066
-  _globals['_GETKEYROTATIONRESPONSE']._serialized_start=1068
-  _globals['_GETKEYROTATIONRESPONSE']._serialized_end=1139
-  _globals['_WATCHKEYROTATIONREQUEST']._serialized_start=1141
-  _globals['_WATCHKEYROTATIONREQUEST']._serialized_end=1187
-  _globals['_WATCHKEYROTATIONRESPONSE']._serialized_start=1189
-  _globals['_WATCHKEYROTATIONRESPONSE']._serialized_end=1262
-  _globals['_LISTPOOLSREQUEST']._serialized_start=1264
-  _globals['_LISTPOOLSREQUEST']._serialized_end=1282
-  _globals['_LISTPOOLSRESPONSE']._serialized_start=1284
-  _globals['_LISTPOOLSRESPONSE']._serialized_end=1340
-  _globals['_LISTALLBACKUPSREQUEST']._serialized_start=1343
-  _globals['_LISTALLBACKUPSREQUEST']._serialized_end=1660
-  _globals['_LISTALLBACKUPSRESPONSE']._serialized_start=1662
-  _globals['_LISTALLBACKUPSRESPONSE']._serialized_end=1757
-  _globals['_OWNEDBACKUP']._serialized_start=1759
-  _globals['_OWNEDBACKUP']._serialized_end=1846
-  _globals['_LISTJOBSREQUEST']._serialized_start=1849
-  _globals['_LISTJOBSREQUEST']._serialized_end=2069
-  _globals['_LISTJOBSRESPONSE']._serialized_start=2071
-  _globals['_LISTJOBSRESPONSE']._serialized_end=2149
-  _globals['_RETRYJOBREQUEST']._serialized_start=2151
-  _globals['_RETRYJOBREQUEST']._serialized_end=2184
-  _globals['_RETRYJOBRESPONSE']._serialized_start=2186
-  _globals['_RETRYJOBRESPONSE']._serialized_end=2238
-  _globals['_GETAUDITLOGREQUEST']._serialized_start=2241
-  _globals['_GETAUDITLOGREQUEST']._serialized_end=2452
-  _globals['_GETAUDITLOGRESPONSE']._serialized_start=2454
-  _globals['_GETAUDITLOGRESPONSE']._serialized_end=2545
-  _globals['_ADMINSERVICE']._serialized_start=2548
-  _globals['_ADMINSERVICE']._serialized_end=3659
+  _globals['_CREATEDESTINATIONREQUEST']._serialized_start=382
+  _globals['_CREATEDESTINATIONREQUEST']._serialized_end=458
+  _globals['_CREATEDESTINATIONRESPONSE']._serialized_start=460
+  _globals['_CREATEDESTINATIONRESPONSE']._serialized_end=537
+  _globals['_GETDESTINATIONREQUEST']._serialized_start=539
+  _globals['_GETDESTINATIONREQUEST']._serialized_end=586
+  _globals['_GETDESTINATIONRESPONSE']._serialized_start=588
+  _globals['_GETDESTINATIONRESPONSE']._serialized_end=662
+  _globals['_LISTDESTINATIONSREQUEST']._serialized_start=664
+  _globals['_LISTDESTINATIONSREQUEST']._serialized_end=728
+  _globals['_LISTDESTINATIONSRESPONSE']._serialized_start=730
+  _globals['_LISTDESTINATIONSRESPONSE']._serialized_end=832
+  _globals['_UPDATEDESTINATIONREQUEST']._serialized_start=834
+  _globals['_UPDATEDESTINATIONREQUEST']._serialized_end=959
+  _globals['_UPDATEDESTINATIONRESPONSE']._serialized_start=961
+  _globals['_UPDATEDESTINATIONRESPONSE']._serialized_end=1038
+  _globals['_DELETEDESTINATIONREQUEST']._serialized_start=1040
+  _globals['_DELETEDESTINATIONREQUEST']._serialized_end=1104
+  _globals['_DELETEDESTINATIONRESPONSE']._serialized_start=1106
+  _globals['_DELETEDESTINATIONRESPONSE']._serialized_end=1133
+  _globals['_TESTDESTINATIONREQUEST']._serialized_start=1135
+  _globals['_TESTDESTINATIONREQUEST']._serialized_end=1247
+  _globals['_TESTDESTINATIONRESPONSE']._serialized_start=1249
+  _globals['_TESTDESTINATIONRESPONSE']._serialized_end=1334
+  _globals['_CHECKWORKSPACECREATIONREQUEST']._serialized_start=1336
+  _globals['_CHECKWORKSPACECREATIONREQUEST']._serialized_end=1389
+  _globals['_CHECKWORKSPACECREATIONRESPONSE']._serialized_start=1392
+  _globals['_CHECKWORKSPACECREATIONRESPONSE']._serialized_end=1523
+  _globals['_RESTOREINPLACEREQUEST']._serialized_start=1525
+  _globals['_RESTOREINPLACEREQUEST']._serialized_end=1631
+  _globals['_RESTOREINPLACERESPONSE']._serialized_start=1633
+  _globals['_RESTOREINPLACERESPONSE']._serialized_end=1699
+  _globals['_LISTWORKERSREQUEST']._serialized_start=1701
+  _globals['_LISTWORKERSREQUEST']._serialized_end=1769
+  _globals['_LISTWORKERSRESPONSE']._serialized_start=1771
+  _globals['_LISTWORKERSRESPONSE']._serialized_end=1833
+  _globals['_LISTKEYSREQUEST']._serialized_start=1835
+  _globals['_LISTKEYSREQUEST']._serialized_end=1852
+  _globals['_LISTKEYSRESPONSE']._serialized_start=1854
+  _globals['_LISTKEYSRESPONSE']._serialized_end=1907
+  _globals['_ROTATEKEYSREQUEST']._serialized_start=1909
+  _globals['_ROTATEKEYSREQUEST']._serialized_end=1973
+  _globals['_ROTATEKEYSRESPONSE']._serialized_start=1975
+  _globals['_ROTATEKEYSRESPONSE']._serialized_end=2042
+  _globals['_GETKEYROTATIONREQUEST']._serialized_start=2044
+  _globals['_GETKEYROTATIONREQUEST']._serialized_end=2088
+  _globals['_GETKEYROTATIONRESPONSE']._serialized_start=2090
+  _globals['_GETKEYROTATIONRESPONSE']._serialized_end=2161
+  _globals['_WATCHKEYROTATIONREQUEST']._serialized_start=2163
+  _globals['_WATCHKEYROTATIONREQUEST']._serialized_end=2209
+  _globals['_WATCHKEYROTATIONRESPONSE']._serialized_start=2211
+  _globals['_WATCHKEYROTATIONRESPONSE']._serialized_end=2284
+  _globals['_LISTPOOLSREQUEST']._serialized_start=2286
+  _globals['_LISTPOOLSREQUEST']._serialized_end=2304
+  _globals['_LISTPOOLSRESPONSE']._serialized_start=2306
+  _globals['_LISTPOOLSRESPONSE']._serialized_end=2362
+  _globals['_LISTALLBACKUPSREQUEST']._serialized_start=2365
+  _globals['_LISTALLBACKUPSREQUEST']._serialized_end=2682
+  _globals['_LISTALLBACKUPSRESPONSE']._serialized_start=2684
+  _globals['_LISTALLBACKUPSRESPONSE']._serialized_end=2779
+  _globals['_OWNEDBACKUP']._serialized_start=2781
+  _globals['_OWNEDBACKUP']._serialized_end=2868
+  _globals['_LISTJOBSREQUEST']._serialized_start=2871
+  _globals['_LISTJOBSREQUEST']._serialized_end=3091
+  _globals['_LISTJOBSRESPONSE']._serialized_start=3093
+  _globals['_LISTJOBSRESPONSE']._serialized_end=3171
+  _globals['_RETRYJOBREQUEST']._serialized_start=3173
+  _globals['_RETRYJOBREQUEST']._serialized_end=3206
+  _globals['_RETRYJOBRESPONSE']._serialized_start=3208
+  _globals['_RETRYJOBRESPONSE']._serialized_end=3260
+  _globals['_GETAUDITLOGREQUEST']._serialized_start=3263
+  _globals['_GETAUDITLOGREQUEST']._serialized_end=3474
+  _globals['_GETAUDITLOGRESPONSE']._serialized_start=3476
+  _globals['_GETAUDITLOGRESPONSE']._serialized_end=3567
+  _globals['_ADMINSERVICE']._serialized_start=3570
+  _globals['_ADMINSERVICE']._serialized_end=5299
 # @@protoc_insertion_point(module_scope)

@@ -98,6 +98,36 @@ class AdminServiceStub:
                 request_serializer=nora_dot_backup_dot_v1_dot_admin__service__pb2.RestoreInPlaceRequest.SerializeToString,
                 response_deserializer=nora_dot_backup_dot_v1_dot_admin__service__pb2.RestoreInPlaceResponse.FromString,
                 _registered_method=True)
+        self.CreateDestination = channel.unary_unary(
+                '/nora.backup.v1.AdminService/CreateDestination',
+                request_serializer=nora_dot_backup_dot_v1_dot_admin__service__pb2.CreateDestinationRequest.SerializeToString,
+                response_deserializer=nora_dot_backup_dot_v1_dot_admin__service__pb2.CreateDestinationResponse.FromString,
+                _registered_method=True)
+        self.GetDestination = channel.unary_unary(
+                '/nora.backup.v1.AdminService/GetDestination',
+                request_serializer=nora_dot_backup_dot_v1_dot_admin__service__pb2.GetDestinationRequest.SerializeToString,
+                response_deserializer=nora_dot_backup_dot_v1_dot_admin__service__pb2.GetDestinationResponse.FromString,
+                _registered_method=True)
+        self.ListDestinations = channel.unary_unary(
+                '/nora.backup.v1.AdminService/ListDestinations',
+                request_serializer=nora_dot_backup_dot_v1_dot_admin__service__pb2.ListDestinationsRequest.SerializeToString,
+                response_deserializer=nora_dot_backup_dot_v1_dot_admin__service__pb2.ListDestinationsResponse.FromString,
+                _registered_method=True)
+        self.UpdateDestination = channel.unary_unary(
+                '/nora.backup.v1.AdminService/UpdateDestination',
+                request_serializer=nora_dot_backup_dot_v1_dot_admin__service__pb2.UpdateDestinationRequest.SerializeToString,
+                response_deserializer=nora_dot_backup_dot_v1_dot_admin__service__pb2.UpdateDestinationResponse.FromString,
+                _registered_method=True)
+        self.DeleteDestination = channel.unary_unary(
+                '/nora.backup.v1.AdminService/DeleteDestination',
+                request_serializer=nora_dot_backup_dot_v1_dot_admin__service__pb2.DeleteDestinationRequest.SerializeToString,
+                response_deserializer=nora_dot_backup_dot_v1_dot_admin__service__pb2.DeleteDestinationResponse.FromString,
+                _registered_method=True)
+        self.TestDestination = channel.unary_unary(
+                '/nora.backup.v1.AdminService/TestDestination',
+                request_serializer=nora_dot_backup_dot_v1_dot_admin__service__pb2.TestDestinationRequest.SerializeToString,
+                response_deserializer=nora_dot_backup_dot_v1_dot_admin__service__pb2.TestDestinationResponse.FromString,
+                _registered_method=True)
         self.CheckWorkspaceCreation = channel.unary_unary(
                 '/nora.backup.v1.AdminService/CheckWorkspaceCreation',
                 request_serializer=nora_dot_backup_dot_v1_dot_admin__service__pb2.CheckWorkspaceCreationRequest.SerializeToString,
@@ -229,6 +259,60 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateDestination(self, request, context):
+        """Adds a destination. It is not tried: TestDestination does that, before or
+        after. Errors: ALREADY_EXISTS (DESTINATION_EXISTS, also for the same place
+        under another id).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDestination(self, request, context):
+        """Returns a destination, without its secrets. Errors: NOT_FOUND
+        (DESTINATION_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDestinations(self, request, context):
+        """Lists the destinations by their ids, without their secrets.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateDestination(self, request, context):
+        """Changes a destination: its name, or how its place is reached (credentials,
+        host keys, storage class). Secrets that are left out stay. Errors: NOT_FOUND
+        (DESTINATION_NOT_FOUND); INVALID_ARGUMENT (INVALID_FIELD) for another place
+        (add that as another destination) and for "default" (change the environment);
+        ABORTED (ETAG_MISMATCH).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteDestination(self, request, context):
+        """Forgets a destination; what lies there stays there. Errors: NOT_FOUND
+        (DESTINATION_NOT_FOUND); FAILED_PRECONDITION (DESTINATION_IN_USE) while an
+        agent names it, or a backup or a copy lies there; ABORTED (ETAG_MISMATCH).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TestDestination(self, request, context):
+        """Tries a destination from this server: writes, reads, lists, renames (where a
+        place has that) and deletes a small object. Answers with the steps up to the
+        first that failed, why, and what to do. Errors: NOT_FOUND
+        (DESTINATION_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CheckWorkspaceCreation(self, request, context):
         """Tells whether there is room for another workspace: as long as what is stored
         is below NORA_BACKUP_STORAGE_MB. It reserves nothing, and backups of what is
@@ -295,6 +379,36 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.RestoreInPlace,
                     request_deserializer=nora_dot_backup_dot_v1_dot_admin__service__pb2.RestoreInPlaceRequest.FromString,
                     response_serializer=nora_dot_backup_dot_v1_dot_admin__service__pb2.RestoreInPlaceResponse.SerializeToString,
+            ),
+            'CreateDestination': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateDestination,
+                    request_deserializer=nora_dot_backup_dot_v1_dot_admin__service__pb2.CreateDestinationRequest.FromString,
+                    response_serializer=nora_dot_backup_dot_v1_dot_admin__service__pb2.CreateDestinationResponse.SerializeToString,
+            ),
+            'GetDestination': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDestination,
+                    request_deserializer=nora_dot_backup_dot_v1_dot_admin__service__pb2.GetDestinationRequest.FromString,
+                    response_serializer=nora_dot_backup_dot_v1_dot_admin__service__pb2.GetDestinationResponse.SerializeToString,
+            ),
+            'ListDestinations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDestinations,
+                    request_deserializer=nora_dot_backup_dot_v1_dot_admin__service__pb2.ListDestinationsRequest.FromString,
+                    response_serializer=nora_dot_backup_dot_v1_dot_admin__service__pb2.ListDestinationsResponse.SerializeToString,
+            ),
+            'UpdateDestination': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateDestination,
+                    request_deserializer=nora_dot_backup_dot_v1_dot_admin__service__pb2.UpdateDestinationRequest.FromString,
+                    response_serializer=nora_dot_backup_dot_v1_dot_admin__service__pb2.UpdateDestinationResponse.SerializeToString,
+            ),
+            'DeleteDestination': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteDestination,
+                    request_deserializer=nora_dot_backup_dot_v1_dot_admin__service__pb2.DeleteDestinationRequest.FromString,
+                    response_serializer=nora_dot_backup_dot_v1_dot_admin__service__pb2.DeleteDestinationResponse.SerializeToString,
+            ),
+            'TestDestination': grpc.unary_unary_rpc_method_handler(
+                    servicer.TestDestination,
+                    request_deserializer=nora_dot_backup_dot_v1_dot_admin__service__pb2.TestDestinationRequest.FromString,
+                    response_serializer=nora_dot_backup_dot_v1_dot_admin__service__pb2.TestDestinationResponse.SerializeToString,
             ),
             'CheckWorkspaceCreation': grpc.unary_unary_rpc_method_handler(
                     servicer.CheckWorkspaceCreation,
@@ -608,6 +722,168 @@ class AdminService:
             '/nora.backup.v1.AdminService/RestoreInPlace',
             nora_dot_backup_dot_v1_dot_admin__service__pb2.RestoreInPlaceRequest.SerializeToString,
             nora_dot_backup_dot_v1_dot_admin__service__pb2.RestoreInPlaceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateDestination(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nora.backup.v1.AdminService/CreateDestination',
+            nora_dot_backup_dot_v1_dot_admin__service__pb2.CreateDestinationRequest.SerializeToString,
+            nora_dot_backup_dot_v1_dot_admin__service__pb2.CreateDestinationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDestination(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nora.backup.v1.AdminService/GetDestination',
+            nora_dot_backup_dot_v1_dot_admin__service__pb2.GetDestinationRequest.SerializeToString,
+            nora_dot_backup_dot_v1_dot_admin__service__pb2.GetDestinationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDestinations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nora.backup.v1.AdminService/ListDestinations',
+            nora_dot_backup_dot_v1_dot_admin__service__pb2.ListDestinationsRequest.SerializeToString,
+            nora_dot_backup_dot_v1_dot_admin__service__pb2.ListDestinationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateDestination(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nora.backup.v1.AdminService/UpdateDestination',
+            nora_dot_backup_dot_v1_dot_admin__service__pb2.UpdateDestinationRequest.SerializeToString,
+            nora_dot_backup_dot_v1_dot_admin__service__pb2.UpdateDestinationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteDestination(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nora.backup.v1.AdminService/DeleteDestination',
+            nora_dot_backup_dot_v1_dot_admin__service__pb2.DeleteDestinationRequest.SerializeToString,
+            nora_dot_backup_dot_v1_dot_admin__service__pb2.DeleteDestinationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TestDestination(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nora.backup.v1.AdminService/TestDestination',
+            nora_dot_backup_dot_v1_dot_admin__service__pb2.TestDestinationRequest.SerializeToString,
+            nora_dot_backup_dot_v1_dot_admin__service__pb2.TestDestinationResponse.FromString,
             options,
             channel_credentials,
             insecure,

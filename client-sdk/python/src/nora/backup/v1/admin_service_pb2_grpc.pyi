@@ -106,6 +106,35 @@ class AdminServiceStub:
     BACKUP_NOT_COMPLETED, SOURCE_KIND_MISMATCH, AGENT_BUSY (another one of the
     agent waits or runs), REQUEST_ID_REUSED.
     """
+    CreateDestination: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.CreateDestinationRequest, _admin_service_pb2.CreateDestinationResponse]
+    """Adds a destination. It is not tried: TestDestination does that, before or
+    after. Errors: ALREADY_EXISTS (DESTINATION_EXISTS, also for the same place
+    under another id).
+    """
+    GetDestination: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetDestinationRequest, _admin_service_pb2.GetDestinationResponse]
+    """Returns a destination, without its secrets. Errors: NOT_FOUND
+    (DESTINATION_NOT_FOUND).
+    """
+    ListDestinations: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListDestinationsRequest, _admin_service_pb2.ListDestinationsResponse]
+    """Lists the destinations by their ids, without their secrets."""
+    UpdateDestination: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.UpdateDestinationRequest, _admin_service_pb2.UpdateDestinationResponse]
+    """Changes a destination: its name, or how its place is reached (credentials,
+    host keys, storage class). Secrets that are left out stay. Errors: NOT_FOUND
+    (DESTINATION_NOT_FOUND); INVALID_ARGUMENT (INVALID_FIELD) for another place
+    (add that as another destination) and for "default" (change the environment);
+    ABORTED (ETAG_MISMATCH).
+    """
+    DeleteDestination: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.DeleteDestinationRequest, _admin_service_pb2.DeleteDestinationResponse]
+    """Forgets a destination; what lies there stays there. Errors: NOT_FOUND
+    (DESTINATION_NOT_FOUND); FAILED_PRECONDITION (DESTINATION_IN_USE) while an
+    agent names it, or a backup or a copy lies there; ABORTED (ETAG_MISMATCH).
+    """
+    TestDestination: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.TestDestinationRequest, _admin_service_pb2.TestDestinationResponse]
+    """Tries a destination from this server: writes, reads, lists, renames (where a
+    place has that) and deletes a small object. Answers with the steps up to the
+    first that failed, why, and what to do. Errors: NOT_FOUND
+    (DESTINATION_NOT_FOUND).
+    """
     CheckWorkspaceCreation: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.CheckWorkspaceCreationRequest, _admin_service_pb2.CheckWorkspaceCreationResponse]
     """Tells whether there is room for another workspace: as long as what is stored
     is below NORA_BACKUP_STORAGE_MB. It reserves nothing, and backups of what is
@@ -189,6 +218,35 @@ class AdminServiceAsyncStub(AdminServiceStub):
     Errors: AGENT_NOT_FOUND, BACKUP_NOT_FOUND (also of another agent's),
     BACKUP_NOT_COMPLETED, SOURCE_KIND_MISMATCH, AGENT_BUSY (another one of the
     agent waits or runs), REQUEST_ID_REUSED.
+    """
+    CreateDestination: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CreateDestinationRequest, _admin_service_pb2.CreateDestinationResponse]  # type: ignore[assignment]
+    """Adds a destination. It is not tried: TestDestination does that, before or
+    after. Errors: ALREADY_EXISTS (DESTINATION_EXISTS, also for the same place
+    under another id).
+    """
+    GetDestination: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetDestinationRequest, _admin_service_pb2.GetDestinationResponse]  # type: ignore[assignment]
+    """Returns a destination, without its secrets. Errors: NOT_FOUND
+    (DESTINATION_NOT_FOUND).
+    """
+    ListDestinations: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListDestinationsRequest, _admin_service_pb2.ListDestinationsResponse]  # type: ignore[assignment]
+    """Lists the destinations by their ids, without their secrets."""
+    UpdateDestination: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.UpdateDestinationRequest, _admin_service_pb2.UpdateDestinationResponse]  # type: ignore[assignment]
+    """Changes a destination: its name, or how its place is reached (credentials,
+    host keys, storage class). Secrets that are left out stay. Errors: NOT_FOUND
+    (DESTINATION_NOT_FOUND); INVALID_ARGUMENT (INVALID_FIELD) for another place
+    (add that as another destination) and for "default" (change the environment);
+    ABORTED (ETAG_MISMATCH).
+    """
+    DeleteDestination: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.DeleteDestinationRequest, _admin_service_pb2.DeleteDestinationResponse]  # type: ignore[assignment]
+    """Forgets a destination; what lies there stays there. Errors: NOT_FOUND
+    (DESTINATION_NOT_FOUND); FAILED_PRECONDITION (DESTINATION_IN_USE) while an
+    agent names it, or a backup or a copy lies there; ABORTED (ETAG_MISMATCH).
+    """
+    TestDestination: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.TestDestinationRequest, _admin_service_pb2.TestDestinationResponse]  # type: ignore[assignment]
+    """Tries a destination from this server: writes, reads, lists, renames (where a
+    place has that) and deletes a small object. Answers with the steps up to the
+    first that failed, why, and what to do. Errors: NOT_FOUND
+    (DESTINATION_NOT_FOUND).
     """
     CheckWorkspaceCreation: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CheckWorkspaceCreationRequest, _admin_service_pb2.CheckWorkspaceCreationResponse]  # type: ignore[assignment]
     """Tells whether there is room for another workspace: as long as what is stored
@@ -336,6 +394,71 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: AGENT_NOT_FOUND, BACKUP_NOT_FOUND (also of another agent's),
         BACKUP_NOT_COMPLETED, SOURCE_KIND_MISMATCH, AGENT_BUSY (another one of the
         agent waits or runs), REQUEST_ID_REUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateDestination(
+        self,
+        request: _admin_service_pb2.CreateDestinationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.CreateDestinationResponse, _abc.Awaitable[_admin_service_pb2.CreateDestinationResponse]]:
+        """Adds a destination. It is not tried: TestDestination does that, before or
+        after. Errors: ALREADY_EXISTS (DESTINATION_EXISTS, also for the same place
+        under another id).
+        """
+
+    @_abc_1.abstractmethod
+    def GetDestination(
+        self,
+        request: _admin_service_pb2.GetDestinationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.GetDestinationResponse, _abc.Awaitable[_admin_service_pb2.GetDestinationResponse]]:
+        """Returns a destination, without its secrets. Errors: NOT_FOUND
+        (DESTINATION_NOT_FOUND).
+        """
+
+    @_abc_1.abstractmethod
+    def ListDestinations(
+        self,
+        request: _admin_service_pb2.ListDestinationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ListDestinationsResponse, _abc.Awaitable[_admin_service_pb2.ListDestinationsResponse]]:
+        """Lists the destinations by their ids, without their secrets."""
+
+    @_abc_1.abstractmethod
+    def UpdateDestination(
+        self,
+        request: _admin_service_pb2.UpdateDestinationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.UpdateDestinationResponse, _abc.Awaitable[_admin_service_pb2.UpdateDestinationResponse]]:
+        """Changes a destination: its name, or how its place is reached (credentials,
+        host keys, storage class). Secrets that are left out stay. Errors: NOT_FOUND
+        (DESTINATION_NOT_FOUND); INVALID_ARGUMENT (INVALID_FIELD) for another place
+        (add that as another destination) and for "default" (change the environment);
+        ABORTED (ETAG_MISMATCH).
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteDestination(
+        self,
+        request: _admin_service_pb2.DeleteDestinationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.DeleteDestinationResponse, _abc.Awaitable[_admin_service_pb2.DeleteDestinationResponse]]:
+        """Forgets a destination; what lies there stays there. Errors: NOT_FOUND
+        (DESTINATION_NOT_FOUND); FAILED_PRECONDITION (DESTINATION_IN_USE) while an
+        agent names it, or a backup or a copy lies there; ABORTED (ETAG_MISMATCH).
+        """
+
+    @_abc_1.abstractmethod
+    def TestDestination(
+        self,
+        request: _admin_service_pb2.TestDestinationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.TestDestinationResponse, _abc.Awaitable[_admin_service_pb2.TestDestinationResponse]]:
+        """Tries a destination from this server: writes, reads, lists, renames (where a
+        place has that) and deletes a small object. Answers with the steps up to the
+        first that failed, why, and what to do. Errors: NOT_FOUND
+        (DESTINATION_NOT_FOUND).
         """
 
     @_abc_1.abstractmethod

@@ -26,27 +26,27 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1anora/backup/v1/agent.proto\x12\x0enora.backup.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf2\x02\n\x05\x41gent\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x10\n\x08owner_id\x18\x03 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x04 \x01(\t\x12&\n\x06source\x18\x05 \x01(\x0b\x32\x16.nora.backup.v1.Source\x12\x31\n\x0cintegrations\x18\x06 \x03(\x0b\x32\x1b.nora.backup.v1.Integration\x12\x0c\n\x04pool\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\n \x01(\t\x12\x12\n\nrestore_id\x18\x0b \x01(\t\x12\x10\n\x08patterns\x18\x0c \x03(\t\x12\x1a\n\x12size_warning_bytes\x18\r \x01(\x04\"v\n\x06Source\x12\x34\n\tdirectory\x18\x01 \x01(\x0b\x32\x1f.nora.backup.v1.DirectorySourceH\x00\x12.\n\x06\x64ocker\x18\x02 \x01(\x0b\x32\x1c.nora.backup.v1.DockerSourceH\x00\x42\x06\n\x04kind\"\x1f\n\x0f\x44irectorySource\x12\x0c\n\x04path\x18\x01 \x01(\t\"\x88\x01\n\x0c\x44ockerSource\x12\x11\n\tcontainer\x18\x01 \x01(\t\x12\r\n\x05paths\x18\x02 \x03(\t\x12\x30\n\x0b\x63onsistency\x18\x03 \x01(\x0e\x32\x1b.nora.backup.v1.Consistency\x12$\n\x05hooks\x18\x04 \x01(\x0b\x32\x15.nora.backup.v1.Hooks\"{\n\x05Hooks\x12+\n\x06\x62\x65\x66ore\x18\x01 \x01(\x0b\x32\x1b.nora.backup.v1.HookCommand\x12*\n\x05\x61\x66ter\x18\x02 \x01(\x0b\x32\x1b.nora.backup.v1.HookCommand\x12\x19\n\x11\x63ontinue_on_error\x18\x03 \x01(\x08\"U\n\x0bHookCommand\x12\x0c\n\x04\x61rgv\x18\x01 \x03(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\x12*\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\">\n\x0bIntegration\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x63onfig_json\x18\x03 \x01(\t*W\n\x0b\x43onsistency\x12\x1b\n\x17\x43ONSISTENCY_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43ONSISTENCY_LIVE\x10\x01\x12\x15\n\x11\x43ONSISTENCY_PAUSE\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1anora/backup/v1/agent.proto\x12\x0enora.backup.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa9\x03\n\x05\x41gent\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x10\n\x08owner_id\x18\x03 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x04 \x01(\t\x12&\n\x06source\x18\x05 \x01(\x0b\x32\x16.nora.backup.v1.Source\x12\x31\n\x0cintegrations\x18\x06 \x03(\x0b\x32\x1b.nora.backup.v1.Integration\x12\x0c\n\x04pool\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\n \x01(\t\x12\x12\n\nrestore_id\x18\x0b \x01(\t\x12\x10\n\x08patterns\x18\x0c \x03(\t\x12\x1a\n\x12size_warning_bytes\x18\r \x01(\x04\x12\x16\n\x0e\x64\x65stination_id\x18\x0e \x01(\t\x12\x1d\n\x15second_destination_id\x18\x0f \x01(\t\"v\n\x06Source\x12\x34\n\tdirectory\x18\x01 \x01(\x0b\x32\x1f.nora.backup.v1.DirectorySourceH\x00\x12.\n\x06\x64ocker\x18\x02 \x01(\x0b\x32\x1c.nora.backup.v1.DockerSourceH\x00\x42\x06\n\x04kind\"\x1f\n\x0f\x44irectorySource\x12\x0c\n\x04path\x18\x01 \x01(\t\"\x88\x01\n\x0c\x44ockerSource\x12\x11\n\tcontainer\x18\x01 \x01(\t\x12\r\n\x05paths\x18\x02 \x03(\t\x12\x30\n\x0b\x63onsistency\x18\x03 \x01(\x0e\x32\x1b.nora.backup.v1.Consistency\x12$\n\x05hooks\x18\x04 \x01(\x0b\x32\x15.nora.backup.v1.Hooks\"{\n\x05Hooks\x12+\n\x06\x62\x65\x66ore\x18\x01 \x01(\x0b\x32\x1b.nora.backup.v1.HookCommand\x12*\n\x05\x61\x66ter\x18\x02 \x01(\x0b\x32\x1b.nora.backup.v1.HookCommand\x12\x19\n\x11\x63ontinue_on_error\x18\x03 \x01(\x08\"U\n\x0bHookCommand\x12\x0c\n\x04\x61rgv\x18\x01 \x03(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\x12*\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\">\n\x0bIntegration\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x63onfig_json\x18\x03 \x01(\t*W\n\x0b\x43onsistency\x12\x1b\n\x17\x43ONSISTENCY_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43ONSISTENCY_LIVE\x10\x01\x12\x15\n\x11\x43ONSISTENCY_PAUSE\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'nora.backup.v1.agent_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CONSISTENCY']._serialized_start=1052
-  _globals['_CONSISTENCY']._serialized_end=1139
+  _globals['_CONSISTENCY']._serialized_start=1107
+  _globals['_CONSISTENCY']._serialized_end=1194
   _globals['_AGENT']._serialized_start=112
-  _globals['_AGENT']._serialized_end=482
-  _globals['_SOURCE']._serialized_start=484
-  _globals['_SOURCE']._serialized_end=602
-  _globals['_DIRECTORYSOURCE']._serialized_start=604
-  _globals['_DIRECTORYSOURCE']._serialized_end=635
-  _globals['_DOCKERSOURCE']._serialized_start=638
-  _globals['_DOCKERSOURCE']._serialized_end=774
-  _globals['_HOOKS']._serialized_start=776
-  _globals['_HOOKS']._serialized_end=899
-  _globals['_HOOKCOMMAND']._serialized_start=901
-  _globals['_HOOKCOMMAND']._serialized_end=986
-  _globals['_INTEGRATION']._serialized_start=988
-  _globals['_INTEGRATION']._serialized_end=1050
+  _globals['_AGENT']._serialized_end=537
+  _globals['_SOURCE']._serialized_start=539
+  _globals['_SOURCE']._serialized_end=657
+  _globals['_DIRECTORYSOURCE']._serialized_start=659
+  _globals['_DIRECTORYSOURCE']._serialized_end=690
+  _globals['_DOCKERSOURCE']._serialized_start=693
+  _globals['_DOCKERSOURCE']._serialized_end=829
+  _globals['_HOOKS']._serialized_start=831
+  _globals['_HOOKS']._serialized_end=954
+  _globals['_HOOKCOMMAND']._serialized_start=956
+  _globals['_HOOKCOMMAND']._serialized_end=1041
+  _globals['_INTEGRATION']._serialized_start=1043
+  _globals['_INTEGRATION']._serialized_end=1105
 # @@protoc_insertion_point(module_scope)

@@ -66,6 +66,8 @@ class Agent(_message.Message):
     RESTORE_ID_FIELD_NUMBER: _builtins.int
     PATTERNS_FIELD_NUMBER: _builtins.int
     SIZE_WARNING_BYTES_FIELD_NUMBER: _builtins.int
+    DESTINATION_ID_FIELD_NUMBER: _builtins.int
+    SECOND_DESTINATION_ID_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """Nora's id of the agent, chosen by the caller: 1 to 64 characters of a-z,
     0-9, '-' and '_', beginning with a letter or digit.
@@ -92,6 +94,12 @@ class Agent(_message.Message):
     """From which size of its files on a backup carries a warning. 0: as the
     operator set it (NORA_BACKUP_SIZE_WARNING_MB).
     """
+    destination_id: _builtins.str
+    """The destination of new backups; empty: the default one. Backups that are
+    made already stay where they lie.
+    """
+    second_destination_id: _builtins.str
+    """Another destination, to which each completed backup is copied; empty: none."""
     @_builtins.property
     def source(self) -> Global___Source:
         """Where its state lives."""
@@ -132,10 +140,12 @@ class Agent(_message.Message):
         restore_id: _builtins.str = ...,
         patterns: _abc.Iterable[_builtins.str] | None = ...,
         size_warning_bytes: _builtins.int = ...,
+        destination_id: _builtins.str = ...,
+        second_destination_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "source", b"source", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "integrations", b"integrations", "owner_id", b"owner_id", "patterns", b"patterns", "pool", b"pool", "restore_id", b"restore_id", "size_warning_bytes", b"size_warning_bytes", "source", b"source", "update_time", b"update_time", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "create_time", b"create_time", "destination_id", b"destination_id", "display_name", b"display_name", "etag", b"etag", "integrations", b"integrations", "owner_id", b"owner_id", "patterns", b"patterns", "pool", b"pool", "restore_id", b"restore_id", "second_destination_id", b"second_destination_id", "size_warning_bytes", b"size_warning_bytes", "source", b"source", "update_time", b"update_time", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

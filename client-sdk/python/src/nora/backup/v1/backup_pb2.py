@@ -23,26 +23,27 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from nora.backup.v1 import destination_pb2 as nora_dot_backup_dot_v1_dot_destination__pb2
 from nora.backup.v1 import progress_pb2 as nora_dot_backup_dot_v1_dot_progress__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bnora/backup/v1/backup.proto\x12\x0enora.backup.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnora/backup/v1/progress.proto\"\x82\x07\n\x06\x42\x61\x63kup\x12\x11\n\tbackup_id\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12+\n\x05state\x18\x04 \x01(\x0e\x32\x1c.nora.backup.v1.Backup.State\x12/\n\x07trigger\x18\x05 \x01(\x0e\x32\x1e.nora.backup.v1.Backup.Trigger\x12\x12\n\nsize_bytes\x18\x06 \x01(\x04\x12\x14\n\x0cstored_bytes\x18\x07 \x01(\x04\x12\x0f\n\x07\x65ntries\x18\x08 \x01(\x04\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x07\x66\x61ilure\x18\x0c \x01(\x0b\x32\x17.nora.backup.v1.Failure\x12*\n\x08progress\x18\r \x01(\x0b\x32\x18.nora.backup.v1.Progress\x12/\n\x08warnings\x18\x0e \x03(\x0b\x32\x1d.nora.backup.v1.BackupWarning\x12\x16\n\x0ewarnings_total\x18\x0f \x01(\x04\x12/\n\x0bverify_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0everify_failure\x18\x11 \x01(\x0b\x32\x17.nora.backup.v1.Failure\x12\x11\n\tnew_bytes\x18\x12 \x01(\x04\x12\x11\n\tprotected\x18\x13 \x01(\x08\"\x93\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x13\n\x0fSTATE_COMPLETED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x12\x12\n\x0eSTATE_CANCELED\x10\x05\x12\x12\n\x0eSTATE_DELETING\x10\x06\"`\n\x07Trigger\x12\x17\n\x13TRIGGER_UNSPECIFIED\x10\x00\x12\x12\n\x0eTRIGGER_MANUAL\x10\x01\x12\x14\n\x10TRIGGER_SCHEDULE\x10\x02\x12\x12\n\x0eTRIGGER_SAFETY\x10\x03\".\n\rBackupWarning\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x89\x03\n\x0b\x42\x61\x63kupEntry\x12\x0c\n\x04path\x18\x01 \x01(\x0c\x12\x11\n\tpath_text\x18\x02 \x01(\t\x12.\n\x04type\x18\x03 \x01(\x0e\x32 .nora.backup.v1.BackupEntry.Type\x12\x0c\n\x04mode\x18\x04 \x01(\r\x12\x0b\n\x03uid\x18\x05 \x01(\r\x12\x0b\n\x03gid\x18\x06 \x01(\r\x12\x12\n\nsize_bytes\x18\x07 \x01(\x04\x12/\n\x0bmodify_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0blink_target\x18\t \x01(\x0c\"\xa6\x01\n\x04Type\x12\x14\n\x10TYPE_UNSPECIFIED\x10\x00\x12\r\n\tTYPE_FILE\x10\x01\x12\x12\n\x0eTYPE_DIRECTORY\x10\x02\x12\x10\n\x0cTYPE_SYMLINK\x10\x03\x12\x12\n\x0eTYPE_HARD_LINK\x10\x04\x12\r\n\tTYPE_FIFO\x10\x05\x12\x19\n\x15TYPE_CHARACTER_DEVICE\x10\x06\x12\x15\n\x11TYPE_BLOCK_DEVICE\x10\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bnora/backup/v1/backup.proto\x12\x0enora.backup.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a nora/backup/v1/destination.proto\x1a\x1dnora/backup/v1/progress.proto\"\xc6\x07\n\x06\x42\x61\x63kup\x12\x11\n\tbackup_id\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12+\n\x05state\x18\x04 \x01(\x0e\x32\x1c.nora.backup.v1.Backup.State\x12/\n\x07trigger\x18\x05 \x01(\x0e\x32\x1e.nora.backup.v1.Backup.Trigger\x12\x12\n\nsize_bytes\x18\x06 \x01(\x04\x12\x14\n\x0cstored_bytes\x18\x07 \x01(\x04\x12\x0f\n\x07\x65ntries\x18\x08 \x01(\x04\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x07\x66\x61ilure\x18\x0c \x01(\x0b\x32\x17.nora.backup.v1.Failure\x12*\n\x08progress\x18\r \x01(\x0b\x32\x18.nora.backup.v1.Progress\x12/\n\x08warnings\x18\x0e \x03(\x0b\x32\x1d.nora.backup.v1.BackupWarning\x12\x16\n\x0ewarnings_total\x18\x0f \x01(\x04\x12/\n\x0bverify_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0everify_failure\x18\x11 \x01(\x0b\x32\x17.nora.backup.v1.Failure\x12\x11\n\tnew_bytes\x18\x12 \x01(\x04\x12\x11\n\tprotected\x18\x13 \x01(\x08\x12\x16\n\x0e\x64\x65stination_id\x18\x14 \x01(\t\x12*\n\x06\x63opies\x18\x15 \x03(\x0b\x32\x1a.nora.backup.v1.BackupCopy\"\x93\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x13\n\x0fSTATE_COMPLETED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x12\x12\n\x0eSTATE_CANCELED\x10\x05\x12\x12\n\x0eSTATE_DELETING\x10\x06\"`\n\x07Trigger\x12\x17\n\x13TRIGGER_UNSPECIFIED\x10\x00\x12\x12\n\x0eTRIGGER_MANUAL\x10\x01\x12\x14\n\x10TRIGGER_SCHEDULE\x10\x02\x12\x12\n\x0eTRIGGER_SAFETY\x10\x03\".\n\rBackupWarning\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x89\x03\n\x0b\x42\x61\x63kupEntry\x12\x0c\n\x04path\x18\x01 \x01(\x0c\x12\x11\n\tpath_text\x18\x02 \x01(\t\x12.\n\x04type\x18\x03 \x01(\x0e\x32 .nora.backup.v1.BackupEntry.Type\x12\x0c\n\x04mode\x18\x04 \x01(\r\x12\x0b\n\x03uid\x18\x05 \x01(\r\x12\x0b\n\x03gid\x18\x06 \x01(\r\x12\x12\n\nsize_bytes\x18\x07 \x01(\x04\x12/\n\x0bmodify_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0blink_target\x18\t \x01(\x0c\"\xa6\x01\n\x04Type\x12\x14\n\x10TYPE_UNSPECIFIED\x10\x00\x12\r\n\tTYPE_FILE\x10\x01\x12\x12\n\x0eTYPE_DIRECTORY\x10\x02\x12\x10\n\x0cTYPE_SYMLINK\x10\x03\x12\x12\n\x0eTYPE_HARD_LINK\x10\x04\x12\r\n\tTYPE_FIFO\x10\x05\x12\x19\n\x15TYPE_CHARACTER_DEVICE\x10\x06\x12\x15\n\x11TYPE_BLOCK_DEVICE\x10\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'nora.backup.v1.backup_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_BACKUP']._serialized_start=112
-  _globals['_BACKUP']._serialized_end=1010
-  _globals['_BACKUP_STATE']._serialized_start=765
-  _globals['_BACKUP_STATE']._serialized_end=912
-  _globals['_BACKUP_TRIGGER']._serialized_start=914
-  _globals['_BACKUP_TRIGGER']._serialized_end=1010
-  _globals['_BACKUPWARNING']._serialized_start=1012
-  _globals['_BACKUPWARNING']._serialized_end=1058
-  _globals['_BACKUPENTRY']._serialized_start=1061
-  _globals['_BACKUPENTRY']._serialized_end=1454
-  _globals['_BACKUPENTRY_TYPE']._serialized_start=1288
-  _globals['_BACKUPENTRY_TYPE']._serialized_end=1454
+  _globals['_BACKUP']._serialized_start=146
+  _globals['_BACKUP']._serialized_end=1112
+  _globals['_BACKUP_STATE']._serialized_start=867
+  _globals['_BACKUP_STATE']._serialized_end=1014
+  _globals['_BACKUP_TRIGGER']._serialized_start=1016
+  _globals['_BACKUP_TRIGGER']._serialized_end=1112
+  _globals['_BACKUPWARNING']._serialized_start=1114
+  _globals['_BACKUPWARNING']._serialized_end=1160
+  _globals['_BACKUPENTRY']._serialized_start=1163
+  _globals['_BACKUPENTRY']._serialized_end=1556
+  _globals['_BACKUPENTRY_TYPE']._serialized_start=1390
+  _globals['_BACKUPENTRY_TYPE']._serialized_end=1556
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from nora.backup.v1 import destination_pb2 as _destination_pb2
 from nora.backup.v1 import progress_pb2 as _progress_pb2
 import builtins as _builtins
 import sys
@@ -112,6 +113,8 @@ class Backup(_message.Message):
     VERIFY_FAILURE_FIELD_NUMBER: _builtins.int
     NEW_BYTES_FIELD_NUMBER: _builtins.int
     PROTECTED_FIELD_NUMBER: _builtins.int
+    DESTINATION_ID_FIELD_NUMBER: _builtins.int
+    COPIES_FIELD_NUMBER: _builtins.int
     backup_id: _builtins.str
     """Output only. The backup's id: a UUID."""
     agent_id: _builtins.str
@@ -140,6 +143,8 @@ class Backup(_message.Message):
     """Whether it is kept from every rule, and from DeleteBackup until this is
     taken back. Changed by UpdateBackup.
     """
+    destination_id: _builtins.str
+    """Output only. The destination where it lies."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When CreateBackup was called."""
@@ -176,6 +181,10 @@ class Backup(_message.Message):
     def verify_failure(self) -> _progress_pb2.Failure:
         """Output only. What the last verification found wrong; absent when nothing."""
 
+    @_builtins.property
+    def copies(self) -> _containers.RepeatedCompositeFieldContainer[_destination_pb2.BackupCopy]:
+        """Output only. Its copies at other destinations."""
+
     def __init__(
         self,
         *,
@@ -198,10 +207,12 @@ class Backup(_message.Message):
         verify_failure: _progress_pb2.Failure | None = ...,
         new_bytes: _builtins.int = ...,
         protected: _builtins.bool = ...,
+        destination_id: _builtins.str = ...,
+        copies: _abc.Iterable[_destination_pb2.BackupCopy] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "progress", b"progress", "start_time", b"start_time", "verify_failure", b"verify_failure", "verify_time", b"verify_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "backup_id", b"backup_id", "create_time", b"create_time", "end_time", b"end_time", "entries", b"entries", "failure", b"failure", "name", b"name", "new_bytes", b"new_bytes", "progress", b"progress", "protected", b"protected", "size_bytes", b"size_bytes", "start_time", b"start_time", "state", b"state", "stored_bytes", b"stored_bytes", "trigger", b"trigger", "verify_failure", b"verify_failure", "verify_time", b"verify_time", "warnings", b"warnings", "warnings_total", b"warnings_total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "backup_id", b"backup_id", "copies", b"copies", "create_time", b"create_time", "destination_id", b"destination_id", "end_time", b"end_time", "entries", b"entries", "failure", b"failure", "name", b"name", "new_bytes", b"new_bytes", "progress", b"progress", "protected", b"protected", "size_bytes", b"size_bytes", "start_time", b"start_time", "state", b"state", "stored_bytes", b"stored_bytes", "trigger", b"trigger", "verify_failure", b"verify_failure", "verify_time", b"verify_time", "warnings", b"warnings", "warnings_total", b"warnings_total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

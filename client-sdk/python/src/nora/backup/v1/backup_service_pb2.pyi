@@ -625,22 +625,28 @@ class VerifyBackupRequest(_message.Message):
     BACKUP_ID_FIELD_NUMBER: _builtins.int
     DEPTH_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DESTINATION_ID_FIELD_NUMBER: _builtins.int
     backup_id: _builtins.str
     """The backup. Required."""
     depth: Global___VerifyBackupRequest.Depth.ValueType
     """How much is read."""
     request_id: _builtins.str
     """Makes the call idempotent, as in CreateBackup."""
+    destination_id: _builtins.str
+    """What to check: the copy at this destination. Empty: the backup where it lies.
+    The outcome of a copy's check shows in WatchVerification only.
+    """
     def __init__(
         self,
         *,
         backup_id: _builtins.str = ...,
         depth: Global___VerifyBackupRequest.Depth.ValueType = ...,
         request_id: _builtins.str = ...,
+        destination_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_id", b"backup_id", "depth", b"depth", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_id", b"backup_id", "depth", b"depth", "destination_id", b"destination_id", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

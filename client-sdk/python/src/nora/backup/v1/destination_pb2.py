@@ -22,26 +22,34 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from nora.backup.v1 import progress_pb2 as nora_dot_backup_dot_v1_dot_progress__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n nora/backup/v1/destination.proto\x12\x0enora.backup.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xef\x02\n\x0b\x44\x65stination\x12\x16\n\x0e\x64\x65stination_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x31\n\x05local\x18\x03 \x01(\x0b\x32 .nora.backup.v1.LocalDestinationH\x00\x12+\n\x02s3\x18\x04 \x01(\x0b\x32\x1d.nora.backup.v1.S3DestinationH\x00\x12+\n\x02r2\x18\x05 \x01(\x0b\x32\x1d.nora.backup.v1.R2DestinationH\x00\x12-\n\x03ssh\x18\x06 \x01(\x0b\x32\x1e.nora.backup.v1.SshDestinationH\x00\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\t \x01(\tB\x06\n\x04kind\" \n\x10LocalDestination\x12\x0c\n\x04path\x18\x01 \x01(\t\"\xa1\x03\n\rS3Destination\x12\x0e\n\x06\x62ucket\x18\x01 \x01(\t\x12\x0e\n\x06region\x18\x02 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x03 \x01(\t\x12\x15\n\raccess_key_id\x18\x04 \x01(\t\x12\x19\n\x11secret_access_key\x18\x05 \x01(\t\x12\x15\n\rsession_token\x18\x06 \x01(\t\x12\x0e\n\x06prefix\x18\x07 \x01(\t\x12G\n\x10\x61\x64\x64ressing_style\x18\x08 \x01(\x0e\x32-.nora.backup.v1.S3Destination.AddressingStyle\x12\x15\n\rstorage_class\x18\t \x01(\t\x12\x1e\n\x16server_side_encryption\x18\n \x01(\t\x12\x12\n\nkms_key_id\x18\x0b \x01(\t\"q\n\x0f\x41\x64\x64ressingStyle\x12 \n\x1c\x41\x44\x44RESSING_STYLE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41\x44\x44RESSING_STYLE_PATH\x10\x01\x12!\n\x1d\x41\x44\x44RESSING_STYLE_VIRTUAL_HOST\x10\x02\"\x9a\x01\n\rR2Destination\x12\x0e\n\x06\x62ucket\x18\x01 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x02 \x01(\t\x12\x0e\n\x06region\x18\x03 \x01(\t\x12\x15\n\raccess_key_id\x18\x04 \x01(\t\x12\x19\n\x11secret_access_key\x18\x05 \x01(\t\x12\x15\n\rsession_token\x18\x06 \x01(\t\x12\x0e\n\x06prefix\x18\x07 \x01(\t\"\xb9\x01\n\x0eSshDestination\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\r\x12\x10\n\x08username\x18\x03 \x01(\t\x12\x13\n\x0bremote_path\x18\x04 \x01(\t\x12\x13\n\x0bprivate_key\x18\x05 \x01(\t\x12\x12\n\npassphrase\x18\x06 \x01(\t\x12\x10\n\x08password\x18\x07 \x01(\t\x12\x10\n\x08host_key\x18\x08 \x01(\t\x12\x17\n\x0ftrust_first_key\x18\t \x01(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n nora/backup/v1/destination.proto\x12\x0enora.backup.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnora/backup/v1/progress.proto\"\x92\x03\n\x0b\x44\x65stination\x12\x16\n\x0e\x64\x65stination_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x31\n\x05local\x18\x03 \x01(\x0b\x32 .nora.backup.v1.LocalDestinationH\x00\x12+\n\x02s3\x18\x04 \x01(\x0b\x32\x1d.nora.backup.v1.S3DestinationH\x00\x12+\n\x02r2\x18\x05 \x01(\x0b\x32\x1d.nora.backup.v1.R2DestinationH\x00\x12-\n\x03ssh\x18\x06 \x01(\x0b\x32\x1e.nora.backup.v1.SshDestinationH\x00\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\t \x01(\t\x12\r\n\x05place\x18\n \x01(\t\x12\x12\n\nis_default\x18\x0b \x01(\x08\x42\x06\n\x04kind\"y\n\x0f\x44\x65stinationStep\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02ok\x18\x02 \x01(\x08\x12+\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\"\x8a\x02\n\nBackupCopy\x12\x16\n\x0e\x64\x65stination_id\x18\x01 \x01(\t\x12/\n\x05state\x18\x02 \x01(\x0e\x32 .nora.backup.v1.BackupCopy.State\x12/\n\x0bupdate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x17.nora.backup.v1.Failure\"X\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x13\n\x0fSTATE_COMPLETED\x10\x02\x12\x10\n\x0cSTATE_FAILED\x10\x03\" \n\x10LocalDestination\x12\x0c\n\x04path\x18\x01 \x01(\t\"\xa1\x03\n\rS3Destination\x12\x0e\n\x06\x62ucket\x18\x01 \x01(\t\x12\x0e\n\x06region\x18\x02 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x03 \x01(\t\x12\x15\n\raccess_key_id\x18\x04 \x01(\t\x12\x19\n\x11secret_access_key\x18\x05 \x01(\t\x12\x15\n\rsession_token\x18\x06 \x01(\t\x12\x0e\n\x06prefix\x18\x07 \x01(\t\x12G\n\x10\x61\x64\x64ressing_style\x18\x08 \x01(\x0e\x32-.nora.backup.v1.S3Destination.AddressingStyle\x12\x15\n\rstorage_class\x18\t \x01(\t\x12\x1e\n\x16server_side_encryption\x18\n \x01(\t\x12\x12\n\nkms_key_id\x18\x0b \x01(\t\"q\n\x0f\x41\x64\x64ressingStyle\x12 \n\x1c\x41\x44\x44RESSING_STYLE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41\x44\x44RESSING_STYLE_PATH\x10\x01\x12!\n\x1d\x41\x44\x44RESSING_STYLE_VIRTUAL_HOST\x10\x02\"\x9a\x01\n\rR2Destination\x12\x0e\n\x06\x62ucket\x18\x01 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x02 \x01(\t\x12\x0e\n\x06region\x18\x03 \x01(\t\x12\x15\n\raccess_key_id\x18\x04 \x01(\t\x12\x19\n\x11secret_access_key\x18\x05 \x01(\t\x12\x15\n\rsession_token\x18\x06 \x01(\t\x12\x0e\n\x06prefix\x18\x07 \x01(\t\"\xb9\x01\n\x0eSshDestination\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\r\x12\x10\n\x08username\x18\x03 \x01(\t\x12\x13\n\x0bremote_path\x18\x04 \x01(\t\x12\x13\n\x0bprivate_key\x18\x05 \x01(\t\x12\x12\n\npassphrase\x18\x06 \x01(\t\x12\x10\n\x08password\x18\x07 \x01(\t\x12\x10\n\x08host_key\x18\x08 \x01(\t\x12\x17\n\x0ftrust_first_key\x18\t \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'nora.backup.v1.destination_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DESTINATION']._serialized_start=86
-  _globals['_DESTINATION']._serialized_end=453
-  _globals['_LOCALDESTINATION']._serialized_start=455
-  _globals['_LOCALDESTINATION']._serialized_end=487
-  _globals['_S3DESTINATION']._serialized_start=490
-  _globals['_S3DESTINATION']._serialized_end=907
-  _globals['_S3DESTINATION_ADDRESSINGSTYLE']._serialized_start=794
-  _globals['_S3DESTINATION_ADDRESSINGSTYLE']._serialized_end=907
-  _globals['_R2DESTINATION']._serialized_start=910
-  _globals['_R2DESTINATION']._serialized_end=1064
-  _globals['_SSHDESTINATION']._serialized_start=1067
-  _globals['_SSHDESTINATION']._serialized_end=1252
+  _globals['_DESTINATION']._serialized_start=149
+  _globals['_DESTINATION']._serialized_end=551
+  _globals['_DESTINATIONSTEP']._serialized_start=553
+  _globals['_DESTINATIONSTEP']._serialized_end=674
+  _globals['_BACKUPCOPY']._serialized_start=677
+  _globals['_BACKUPCOPY']._serialized_end=943
+  _globals['_BACKUPCOPY_STATE']._serialized_start=855
+  _globals['_BACKUPCOPY_STATE']._serialized_end=943
+  _globals['_LOCALDESTINATION']._serialized_start=945
+  _globals['_LOCALDESTINATION']._serialized_end=977
+  _globals['_S3DESTINATION']._serialized_start=980
+  _globals['_S3DESTINATION']._serialized_end=1397
+  _globals['_S3DESTINATION_ADDRESSINGSTYLE']._serialized_start=1284
+  _globals['_S3DESTINATION_ADDRESSINGSTYLE']._serialized_end=1397
+  _globals['_R2DESTINATION']._serialized_start=1400
+  _globals['_R2DESTINATION']._serialized_end=1554
+  _globals['_SSHDESTINATION']._serialized_start=1557
+  _globals['_SSHDESTINATION']._serialized_end=1742
 # @@protoc_insertion_point(module_scope)

@@ -4,9 +4,11 @@ isort:skip_file
 """
 
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from nora.backup.v1 import progress_pb2 as _progress_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -33,10 +35,14 @@ class Destination(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    PLACE_FIELD_NUMBER: _builtins.int
+    IS_DEFAULT_FIELD_NUMBER: _builtins.int
     destination_id: _builtins.str
     """Its id, chosen by the caller: 1 to 64 characters of a-z, 0-9, '-' and '_',
     beginning with a letter or digit. "default" is the one that the operator's
     environment gives (NORA_BACKUP_STORAGE); it can be tested but not changed here.
+    When the environment names another place, the place before becomes
+    "former-1", "former-2" and so on, with all backups that lie there.
     """
     display_name: _builtins.str
     """Display name, up to 200 characters. Defaults to the destination_id."""
@@ -45,6 +51,10 @@ class Destination(_message.Message):
     deletion, the call only succeeds when it still is the current one (ABORTED,
     ETAG_MISMATCH).
     """
+    place: _builtins.str
+    """Output only. Where it is, for people: "s3://bucket/prefix at endpoint"."""
+    is_default: _builtins.bool
+    """Output only. Whether agents that name no destination go here now."""
     @_builtins.property
     def local(self) -> Global___LocalDestination:
         """A folder on the machine of each server and worker (the same one, mounted)."""
@@ -81,16 +91,129 @@ class Destination(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        place: _builtins.str = ...,
+        is_default: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "kind", b"kind", "local", b"local", "r2", b"r2", "s3", b"s3", "ssh", b"ssh", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "destination_id", b"destination_id", "display_name", b"display_name", "etag", b"etag", "kind", b"kind", "local", b"local", "r2", b"r2", "s3", b"s3", "ssh", b"ssh", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "destination_id", b"destination_id", "display_name", b"display_name", "etag", b"etag", "is_default", b"is_default", "kind", b"kind", "local", b"local", "place", b"place", "r2", b"r2", "s3", b"s3", "ssh", b"ssh", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["local", "s3", "r2", "ssh"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
 Global___Destination: _TypeAlias = Destination  # noqa: Y015
+
+@_typing.final
+class DestinationStep(_message.Message):
+    """One step of a test of a destination."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    OK_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """What was done: "connect", "write", "read", "list", "rename" or "delete"."""
+    ok: _builtins.bool
+    """Whether it went well."""
+    reason: _builtins.str
+    """Why it failed: an ErrorReason without prefix, for example
+    "DESTINATION_DENIED"; empty when it went well.
+    """
+    message: _builtins.str
+    """What failed and what to do about it; empty when it went well."""
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """How long it took."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        ok: _builtins.bool = ...,
+        duration: _duration_pb2.Duration | None = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "message", b"message", "name", b"name", "ok", b"ok", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DestinationStep: _TypeAlias = DestinationStep  # noqa: Y015
+
+@_typing.final
+class BackupCopy(_message.Message):
+    """A copy of a backup at another destination. Output only."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[BackupCopy._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: BackupCopy._State.ValueType  # 0
+        """Not set."""
+        STATE_PENDING: BackupCopy._State.ValueType  # 1
+        """It waits for a worker, or one is at it."""
+        STATE_COMPLETED: BackupCopy._State.ValueType  # 2
+        """Everything that the backup needs is there and was read back as stored."""
+        STATE_FAILED: BackupCopy._State.ValueType  # 3
+        """It was given up; the backup itself is untouched, and the next one of the
+        agent is copied with what this one lacks. RetryJob tries again.
+        """
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """Where a copy stands."""
+
+    STATE_UNSPECIFIED: BackupCopy.State.ValueType  # 0
+    """Not set."""
+    STATE_PENDING: BackupCopy.State.ValueType  # 1
+    """It waits for a worker, or one is at it."""
+    STATE_COMPLETED: BackupCopy.State.ValueType  # 2
+    """Everything that the backup needs is there and was read back as stored."""
+    STATE_FAILED: BackupCopy.State.ValueType  # 3
+    """It was given up; the backup itself is untouched, and the next one of the
+    agent is copied with what this one lacks. RetryJob tries again.
+    """
+
+    DESTINATION_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    destination_id: _builtins.str
+    """The destination."""
+    state: Global___BackupCopy.State.ValueType
+    """Where it stands."""
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was last changed."""
+
+    @_builtins.property
+    def failure(self) -> _progress_pb2.Failure:
+        """Why it FAILED."""
+
+    def __init__(
+        self,
+        *,
+        destination_id: _builtins.str = ...,
+        state: Global___BackupCopy.State.ValueType = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+        failure: _progress_pb2.Failure | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "update_time", b"update_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination_id", b"destination_id", "failure", b"failure", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackupCopy: _TypeAlias = BackupCopy  # noqa: Y015
 
 @_typing.final
 class LocalDestination(_message.Message):

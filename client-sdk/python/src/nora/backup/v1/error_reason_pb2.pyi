@@ -158,6 +158,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the backup that a restore in place makes first failed; nothing
     was changed.
     """
+    ERROR_REASON_DESTINATION_NOT_FOUND: _ErrorReason.ValueType  # 100
+    """NOT_FOUND: no such destination."""
+    ERROR_REASON_DESTINATION_EXISTS: _ErrorReason.ValueType  # 101
+    """ALREADY_EXISTS: there is a destination with this id, or with the same place."""
+    ERROR_REASON_DESTINATION_IN_USE: _ErrorReason.ValueType  # 102
+    """FAILED_PRECONDITION: agents that are named use the destination, or backups lie there."""
+    ERROR_REASON_COPY_NOT_COMPLETED: _ErrorReason.ValueType  # 103
+    """FAILED_PRECONDITION: the backup has no complete copy at the destination that is named."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The stable reasons of google.rpc.ErrorInfo (domain "nora.backup") and of
@@ -300,4 +308,12 @@ ERROR_REASON_SAFETY_BACKUP_FAILED: ErrorReason.ValueType  # 97
 """FAILED_PRECONDITION: the backup that a restore in place makes first failed; nothing
 was changed.
 """
+ERROR_REASON_DESTINATION_NOT_FOUND: ErrorReason.ValueType  # 100
+"""NOT_FOUND: no such destination."""
+ERROR_REASON_DESTINATION_EXISTS: ErrorReason.ValueType  # 101
+"""ALREADY_EXISTS: there is a destination with this id, or with the same place."""
+ERROR_REASON_DESTINATION_IN_USE: ErrorReason.ValueType  # 102
+"""FAILED_PRECONDITION: agents that are named use the destination, or backups lie there."""
+ERROR_REASON_COPY_NOT_COMPLETED: ErrorReason.ValueType  # 103
+"""FAILED_PRECONDITION: the backup has no complete copy at the destination that is named."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from nora.backup.v1 import progress_pb2 as nora_dot_backup_dot_v1_dot_progress__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18nora/backup/v1/job.proto\x12\x0enora.backup.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnora/backup/v1/progress.proto\"\x9f\x08\n\x03Job\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12&\n\x04kind\x18\x02 \x01(\x0e\x32\x18.nora.backup.v1.Job.Kind\x12(\n\x05state\x18\x03 \x01(\x0e\x32\x19.nora.backup.v1.Job.State\x12\x30\n\tcondition\x18\x04 \x01(\x0e\x32\x1d.nora.backup.v1.Job.Condition\x12\x10\n\x08\x61gent_id\x18\x05 \x01(\t\x12\x10\n\x08owner_id\x18\x06 \x01(\t\x12\x11\n\tbackup_id\x18\x07 \x01(\t\x12\x12\n\nrestore_id\x18\x08 \x01(\t\x12\x0c\n\x04pool\x18\t \x01(\t\x12\x0f\n\x07\x61ttempt\x18\n \x01(\r\x12\r\n\x05tries\x18\x0b \x01(\r\x12\x14\n\x0cmax_attempts\x18\x0c \x01(\r\x12,\n\x08\x64ue_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tworker_id\x18\x0e \x01(\t\x12\x35\n\x11lease_expire_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10\x63\x61ncel_requested\x18\x10 \x01(\x08\x12(\n\x07\x66\x61ilure\x18\x11 \x01(\x0b\x32\x17.nora.backup.v1.Failure\x12*\n\x08progress\x18\x12 \x01(\x0b\x32\x18.nora.backup.v1.Progress\x12/\n\x0b\x63reate_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x14 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x15 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x94\x01\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n\x0bKIND_BACKUP\x10\x01\x12\x10\n\x0cKIND_RESTORE\x10\x02\x12\x0f\n\x0bKIND_VERIFY\x10\x03\x12\x0f\n\x0bKIND_DELETE\x10\x04\x12\x10\n\x0cKIND_COMPACT\x10\x05\x12\x0f\n\x0bKIND_ROTATE\x10\x06\x12\x0e\n\nKIND_ERASE\x10\x07\"~\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_QUEUED\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x13\n\x0fSTATE_COMPLETED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x12\x12\n\x0eSTATE_CANCELED\x10\x05\"g\n\tCondition\x12\x19\n\x15\x43ONDITION_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43ONDITION_STUCK\x10\x01\x12\x16\n\x12\x43ONDITION_RETRYING\x10\x02\x12\x12\n\x0e\x43ONDITION_DEAD\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18nora/backup/v1/job.proto\x12\x0enora.backup.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnora/backup/v1/progress.proto\"\xae\x08\n\x03Job\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12&\n\x04kind\x18\x02 \x01(\x0e\x32\x18.nora.backup.v1.Job.Kind\x12(\n\x05state\x18\x03 \x01(\x0e\x32\x19.nora.backup.v1.Job.State\x12\x30\n\tcondition\x18\x04 \x01(\x0e\x32\x1d.nora.backup.v1.Job.Condition\x12\x10\n\x08\x61gent_id\x18\x05 \x01(\t\x12\x10\n\x08owner_id\x18\x06 \x01(\t\x12\x11\n\tbackup_id\x18\x07 \x01(\t\x12\x12\n\nrestore_id\x18\x08 \x01(\t\x12\x0c\n\x04pool\x18\t \x01(\t\x12\x0f\n\x07\x61ttempt\x18\n \x01(\r\x12\r\n\x05tries\x18\x0b \x01(\r\x12\x14\n\x0cmax_attempts\x18\x0c \x01(\r\x12,\n\x08\x64ue_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tworker_id\x18\x0e \x01(\t\x12\x35\n\x11lease_expire_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10\x63\x61ncel_requested\x18\x10 \x01(\x08\x12(\n\x07\x66\x61ilure\x18\x11 \x01(\x0b\x32\x17.nora.backup.v1.Failure\x12*\n\x08progress\x18\x12 \x01(\x0b\x32\x18.nora.backup.v1.Progress\x12/\n\x0b\x63reate_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x14 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x15 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa3\x01\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n\x0bKIND_BACKUP\x10\x01\x12\x10\n\x0cKIND_RESTORE\x10\x02\x12\x0f\n\x0bKIND_VERIFY\x10\x03\x12\x0f\n\x0bKIND_DELETE\x10\x04\x12\x10\n\x0cKIND_COMPACT\x10\x05\x12\x0f\n\x0bKIND_ROTATE\x10\x06\x12\x0e\n\nKIND_ERASE\x10\x07\x12\r\n\tKIND_COPY\x10\x08\"~\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_QUEUED\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x13\n\x0fSTATE_COMPLETED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x12\x12\n\x0eSTATE_CANCELED\x10\x05\"g\n\tCondition\x12\x19\n\x15\x43ONDITION_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43ONDITION_STUCK\x10\x01\x12\x16\n\x12\x43ONDITION_RETRYING\x10\x02\x12\x12\n\x0e\x43ONDITION_DEAD\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,11 +34,11 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'nora.backup.v1.job_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_JOB']._serialized_start=109
-  _globals['_JOB']._serialized_end=1164
+  _globals['_JOB']._serialized_end=1179
   _globals['_JOB_KIND']._serialized_start=783
-  _globals['_JOB_KIND']._serialized_end=931
-  _globals['_JOB_STATE']._serialized_start=933
-  _globals['_JOB_STATE']._serialized_end=1059
-  _globals['_JOB_CONDITION']._serialized_start=1061
-  _globals['_JOB_CONDITION']._serialized_end=1164
+  _globals['_JOB_KIND']._serialized_end=946
+  _globals['_JOB_STATE']._serialized_start=948
+  _globals['_JOB_STATE']._serialized_end=1074
+  _globals['_JOB_CONDITION']._serialized_start=1076
+  _globals['_JOB_CONDITION']._serialized_end=1179
 # @@protoc_insertion_point(module_scope)

@@ -47,6 +47,8 @@ class Job(_message.Message):
         """Brings all vaults under another key-encryption key. It has no agent."""
         KIND_ERASE: Job._Kind.ValueType  # 7
         """Destroys an agent's data keys, then the rest of its vaults."""
+        KIND_COPY: Job._Kind.ValueType  # 8
+        """Copies a backup to another destination."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """What a job does."""
@@ -67,6 +69,8 @@ class Job(_message.Message):
     """Brings all vaults under another key-encryption key. It has no agent."""
     KIND_ERASE: Job.Kind.ValueType  # 7
     """Destroys an agent's data keys, then the rest of its vaults."""
+    KIND_COPY: Job.Kind.ValueType  # 8
+    """Copies a backup to another destination."""
 
     class _State:
         ValueType = _typing.NewType("ValueType", _builtins.int)

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from nora.backup.v1 import progress_pb2 as nora_dot_backup_dot_v1_dot_progress__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cnora/backup/v1/restore.proto\x12\x0enora.backup.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnora/backup/v1/progress.proto\"\xa4\x05\n\x07Restore\x12\x12\n\nrestore_id\x18\x01 \x01(\t\x12\x11\n\tbackup_id\x18\x02 \x01(\t\x12,\n\x05state\x18\x03 \x01(\x0e\x32\x1d.nora.backup.v1.Restore.State\x12)\n\x04plan\x18\x04 \x01(\x0b\x32\x1b.nora.backup.v1.RestorePlan\x12\x32\n\tdecisions\x18\x05 \x03(\x0b\x32\x1f.nora.backup.v1.RestoreDecision\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x07\x66\x61ilure\x18\n \x01(\x0b\x32\x17.nora.backup.v1.Failure\x12*\n\x08progress\x18\x0b \x01(\x0b\x32\x18.nora.backup.v1.Progress\x12\x10\n\x08warnings\x18\x0c \x03(\t\x12\x10\n\x08in_place\x18\r \x01(\x08\x12\x18\n\x10safety_backup_id\x18\x0e \x01(\t\"\x90\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSTATE_DRAFT\x10\x01\x12\x11\n\rSTATE_PENDING\x10\x02\x12\x11\n\rSTATE_RUNNING\x10\x03\x12\x13\n\x0fSTATE_COMPLETED\x10\x04\x12\x10\n\x0cSTATE_FAILED\x10\x05\x12\x12\n\x0eSTATE_CANCELED\x10\x06\"\xbb\x01\n\x0bRestorePlan\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x03 \x01(\t\x12\x34\n\tdirectory\x18\x04 \x01(\x0b\x32\x1f.nora.backup.v1.DirectoryTargetH\x00\x12.\n\x06\x64ocker\x18\x05 \x01(\x0b\x32\x1c.nora.backup.v1.DockerTargetH\x00\x42\x08\n\x06target\"\x1f\n\x0f\x44irectoryTarget\x12\x0c\n\x04path\x18\x01 \x01(\t\"D\n\x0c\x44ockerTarget\x12\x16\n\x0e\x63ontainer_name\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\t\x12\r\n\x05start\x18\x03 \x01(\x08\"\x96\x02\n\x0fRestoreDecision\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\x32\n\x04kind\x18\x02 \x01(\x0e\x32$.nora.backup.v1.RestoreDecision.Kind\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0f\n\x07options\x18\x04 \x03(\t\x12\x0e\n\x06\x63hoice\x18\x05 \x01(\t\x12\x10\n\x08required\x18\x06 \x01(\x08\"v\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\r\n\tKIND_PORT\x10\x01\x12\x13\n\x0fKIND_BIND_MOUNT\x10\x02\x12\x10\n\x0cKIND_NETWORK\x10\x03\x12\x0e\n\nKIND_IMAGE\x10\x04\x12\x12\n\x0eKIND_PRIVILEGE\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cnora/backup/v1/restore.proto\x12\x0enora.backup.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnora/backup/v1/progress.proto\"\xbc\x05\n\x07Restore\x12\x12\n\nrestore_id\x18\x01 \x01(\t\x12\x11\n\tbackup_id\x18\x02 \x01(\t\x12,\n\x05state\x18\x03 \x01(\x0e\x32\x1d.nora.backup.v1.Restore.State\x12)\n\x04plan\x18\x04 \x01(\x0b\x32\x1b.nora.backup.v1.RestorePlan\x12\x32\n\tdecisions\x18\x05 \x03(\x0b\x32\x1f.nora.backup.v1.RestoreDecision\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x07\x66\x61ilure\x18\n \x01(\x0b\x32\x17.nora.backup.v1.Failure\x12*\n\x08progress\x18\x0b \x01(\x0b\x32\x18.nora.backup.v1.Progress\x12\x10\n\x08warnings\x18\x0c \x03(\t\x12\x10\n\x08in_place\x18\r \x01(\x08\x12\x18\n\x10safety_backup_id\x18\x0e \x01(\t\x12\x16\n\x0e\x64\x65stination_id\x18\x0f \x01(\t\"\x90\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSTATE_DRAFT\x10\x01\x12\x11\n\rSTATE_PENDING\x10\x02\x12\x11\n\rSTATE_RUNNING\x10\x03\x12\x13\n\x0fSTATE_COMPLETED\x10\x04\x12\x10\n\x0cSTATE_FAILED\x10\x05\x12\x12\n\x0eSTATE_CANCELED\x10\x06\"\xbb\x01\n\x0bRestorePlan\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x03 \x01(\t\x12\x34\n\tdirectory\x18\x04 \x01(\x0b\x32\x1f.nora.backup.v1.DirectoryTargetH\x00\x12.\n\x06\x64ocker\x18\x05 \x01(\x0b\x32\x1c.nora.backup.v1.DockerTargetH\x00\x42\x08\n\x06target\"\x1f\n\x0f\x44irectoryTarget\x12\x0c\n\x04path\x18\x01 \x01(\t\"D\n\x0c\x44ockerTarget\x12\x16\n\x0e\x63ontainer_name\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\t\x12\r\n\x05start\x18\x03 \x01(\x08\"\x96\x02\n\x0fRestoreDecision\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\x32\n\x04kind\x18\x02 \x01(\x0e\x32$.nora.backup.v1.RestoreDecision.Kind\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0f\n\x07options\x18\x04 \x03(\t\x12\x0e\n\x06\x63hoice\x18\x05 \x01(\t\x12\x10\n\x08required\x18\x06 \x01(\x08\"v\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\r\n\tKIND_PORT\x10\x01\x12\x13\n\x0fKIND_BIND_MOUNT\x10\x02\x12\x10\n\x0cKIND_NETWORK\x10\x03\x12\x0e\n\nKIND_IMAGE\x10\x04\x12\x12\n\x0eKIND_PRIVILEGE\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,17 +34,17 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'nora.backup.v1.restore_pb2'
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RESTORE']._serialized_start=113
-  _globals['_RESTORE']._serialized_end=789
-  _globals['_RESTORE_STATE']._serialized_start=645
-  _globals['_RESTORE_STATE']._serialized_end=789
-  _globals['_RESTOREPLAN']._serialized_start=792
-  _globals['_RESTOREPLAN']._serialized_end=979
-  _globals['_DIRECTORYTARGET']._serialized_start=981
-  _globals['_DIRECTORYTARGET']._serialized_end=1012
-  _globals['_DOCKERTARGET']._serialized_start=1014
-  _globals['_DOCKERTARGET']._serialized_end=1082
-  _globals['_RESTOREDECISION']._serialized_start=1085
-  _globals['_RESTOREDECISION']._serialized_end=1363
-  _globals['_RESTOREDECISION_KIND']._serialized_start=1245
-  _globals['_RESTOREDECISION_KIND']._serialized_end=1363
+  _globals['_RESTORE']._serialized_end=813
+  _globals['_RESTORE_STATE']._serialized_start=669
+  _globals['_RESTORE_STATE']._serialized_end=813
+  _globals['_RESTOREPLAN']._serialized_start=816
+  _globals['_RESTOREPLAN']._serialized_end=1003
+  _globals['_DIRECTORYTARGET']._serialized_start=1005
+  _globals['_DIRECTORYTARGET']._serialized_end=1036
+  _globals['_DOCKERTARGET']._serialized_start=1038
+  _globals['_DOCKERTARGET']._serialized_end=1106
+  _globals['_RESTOREDECISION']._serialized_start=1109
+  _globals['_RESTOREDECISION']._serialized_end=1387
+  _globals['_RESTOREDECISION_KIND']._serialized_start=1269
+  _globals['_RESTOREDECISION_KIND']._serialized_end=1387
 # @@protoc_insertion_point(module_scope)

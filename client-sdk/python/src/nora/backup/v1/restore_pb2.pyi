@@ -87,6 +87,7 @@ class Restore(_message.Message):
     WARNINGS_FIELD_NUMBER: _builtins.int
     IN_PLACE_FIELD_NUMBER: _builtins.int
     SAFETY_BACKUP_ID_FIELD_NUMBER: _builtins.int
+    DESTINATION_ID_FIELD_NUMBER: _builtins.int
     restore_id: _builtins.str
     """Output only. The restore's id: a UUID."""
     backup_id: _builtins.str
@@ -102,6 +103,8 @@ class Restore(_message.Message):
     """Output only. The backup that was made before the agent was replaced: protected
     until the restore has COMPLETED, and kept as any other from then on.
     """
+    destination_id: _builtins.str
+    """Output only. The destination where the backup is read."""
     @_builtins.property
     def plan(self) -> Global___RestorePlan:
         """What would be, or was, made."""
@@ -155,10 +158,11 @@ class Restore(_message.Message):
         warnings: _abc.Iterable[_builtins.str] | None = ...,
         in_place: _builtins.bool = ...,
         safety_backup_id: _builtins.str = ...,
+        destination_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "expire_time", b"expire_time", "failure", b"failure", "plan", b"plan", "progress", b"progress", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_id", b"backup_id", "create_time", b"create_time", "decisions", b"decisions", "end_time", b"end_time", "expire_time", b"expire_time", "failure", b"failure", "in_place", b"in_place", "plan", b"plan", "progress", b"progress", "restore_id", b"restore_id", "safety_backup_id", b"safety_backup_id", "start_time", b"start_time", "state", b"state", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_id", b"backup_id", "create_time", b"create_time", "decisions", b"decisions", "destination_id", b"destination_id", "end_time", b"end_time", "expire_time", b"expire_time", "failure", b"failure", "in_place", b"in_place", "plan", b"plan", "progress", b"progress", "restore_id", b"restore_id", "safety_backup_id", b"safety_backup_id", "start_time", b"start_time", "state", b"state", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from nora.backup.v1 import restore_pb2 as nora_dot_backup_dot_v1_dot_restore__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$nora/backup/v1/restore_service.proto\x12\x0enora.backup.v1\x1a\x1cnora/backup/v1/restore.proto\"m\n\x19\x43reateRestoreDraftRequest\x12\x11\n\tbackup_id\x18\x01 \x01(\t\x12)\n\x04plan\x18\x02 \x01(\x0b\x32\x1b.nora.backup.v1.RestorePlan\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"F\n\x1a\x43reateRestoreDraftResponse\x12(\n\x07restore\x18\x01 \x01(\x0b\x32\x17.nora.backup.v1.Restore\"\'\n\x11GetRestoreRequest\x12\x12\n\nrestore_id\x18\x01 \x01(\t\">\n\x12GetRestoreResponse\x12(\n\x07restore\x18\x01 \x01(\x0b\x32\x17.nora.backup.v1.Restore\"O\n\x13ListRestoresRequest\x12\x11\n\tbackup_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Z\n\x14ListRestoresResponse\x12)\n\x08restores\x18\x01 \x03(\x0b\x32\x17.nora.backup.v1.Restore\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x9c\x01\n\x13StartRestoreRequest\x12\x12\n\nrestore_id\x18\x01 \x01(\t\x12\x41\n\x07\x63hoices\x18\x02 \x03(\x0b\x32\x30.nora.backup.v1.StartRestoreRequest.ChoicesEntry\x1a.\n\x0c\x43hoicesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"@\n\x14StartRestoreResponse\x12(\n\x07restore\x18\x01 \x01(\x0b\x32\x17.nora.backup.v1.Restore\")\n\x13WatchRestoreRequest\x12\x12\n\nrestore_id\x18\x01 \x01(\t\"@\n\x14WatchRestoreResponse\x12(\n\x07restore\x18\x01 \x01(\x0b\x32\x17.nora.backup.v1.Restore\"*\n\x14\x43\x61ncelRestoreRequest\x12\x12\n\nrestore_id\x18\x01 \x01(\t\"A\n\x15\x43\x61ncelRestoreResponse\x12(\n\x07restore\x18\x01 \x01(\x0b\x32\x17.nora.backup.v1.Restore2\xc3\x04\n\x0eRestoreService\x12k\n\x12\x43reateRestoreDraft\x12).nora.backup.v1.CreateRestoreDraftRequest\x1a*.nora.backup.v1.CreateRestoreDraftResponse\x12S\n\nGetRestore\x12!.nora.backup.v1.GetRestoreRequest\x1a\".nora.backup.v1.GetRestoreResponse\x12Y\n\x0cListRestores\x12#.nora.backup.v1.ListRestoresRequest\x1a$.nora.backup.v1.ListRestoresResponse\x12Y\n\x0cStartRestore\x12#.nora.backup.v1.StartRestoreRequest\x1a$.nora.backup.v1.StartRestoreResponse\x12[\n\x0cWatchRestore\x12#.nora.backup.v1.WatchRestoreRequest\x1a$.nora.backup.v1.WatchRestoreResponse0\x01\x12\\\n\rCancelRestore\x12$.nora.backup.v1.CancelRestoreRequest\x1a%.nora.backup.v1.CancelRestoreResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$nora/backup/v1/restore_service.proto\x12\x0enora.backup.v1\x1a\x1cnora/backup/v1/restore.proto\"\x85\x01\n\x19\x43reateRestoreDraftRequest\x12\x11\n\tbackup_id\x18\x01 \x01(\t\x12)\n\x04plan\x18\x02 \x01(\x0b\x32\x1b.nora.backup.v1.RestorePlan\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x16\n\x0e\x64\x65stination_id\x18\x04 \x01(\t\"F\n\x1a\x43reateRestoreDraftResponse\x12(\n\x07restore\x18\x01 \x01(\x0b\x32\x17.nora.backup.v1.Restore\"\'\n\x11GetRestoreRequest\x12\x12\n\nrestore_id\x18\x01 \x01(\t\">\n\x12GetRestoreResponse\x12(\n\x07restore\x18\x01 \x01(\x0b\x32\x17.nora.backup.v1.Restore\"O\n\x13ListRestoresRequest\x12\x11\n\tbackup_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Z\n\x14ListRestoresResponse\x12)\n\x08restores\x18\x01 \x03(\x0b\x32\x17.nora.backup.v1.Restore\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x9c\x01\n\x13StartRestoreRequest\x12\x12\n\nrestore_id\x18\x01 \x01(\t\x12\x41\n\x07\x63hoices\x18\x02 \x03(\x0b\x32\x30.nora.backup.v1.StartRestoreRequest.ChoicesEntry\x1a.\n\x0c\x43hoicesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"@\n\x14StartRestoreResponse\x12(\n\x07restore\x18\x01 \x01(\x0b\x32\x17.nora.backup.v1.Restore\")\n\x13WatchRestoreRequest\x12\x12\n\nrestore_id\x18\x01 \x01(\t\"@\n\x14WatchRestoreResponse\x12(\n\x07restore\x18\x01 \x01(\x0b\x32\x17.nora.backup.v1.Restore\"*\n\x14\x43\x61ncelRestoreRequest\x12\x12\n\nrestore_id\x18\x01 \x01(\t\"A\n\x15\x43\x61ncelRestoreResponse\x12(\n\x07restore\x18\x01 \x01(\x0b\x32\x17.nora.backup.v1.Restore2\xc3\x04\n\x0eRestoreService\x12k\n\x12\x43reateRestoreDraft\x12).nora.backup.v1.CreateRestoreDraftRequest\x1a*.nora.backup.v1.CreateRestoreDraftResponse\x12S\n\nGetRestore\x12!.nora.backup.v1.GetRestoreRequest\x1a\".nora.backup.v1.GetRestoreResponse\x12Y\n\x0cListRestores\x12#.nora.backup.v1.ListRestoresRequest\x1a$.nora.backup.v1.ListRestoresResponse\x12Y\n\x0cStartRestore\x12#.nora.backup.v1.StartRestoreRequest\x1a$.nora.backup.v1.StartRestoreResponse\x12[\n\x0cWatchRestore\x12#.nora.backup.v1.WatchRestoreRequest\x1a$.nora.backup.v1.WatchRestoreResponse0\x01\x12\\\n\rCancelRestore\x12$.nora.backup.v1.CancelRestoreRequest\x1a%.nora.backup.v1.CancelRestoreResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,32 +34,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_STARTRESTOREREQUEST_CHOICESENTRY']._loaded_options = None
   _globals['_STARTRESTOREREQUEST_CHOICESENTRY']._serialized_options = b'8\001'
-  _globals['_CREATERESTOREDRAFTREQUEST']._serialized_start=86
-  _globals['_CREATERESTOREDRAFTREQUEST']._serialized_end=195
-  _globals['_CREATERESTOREDRAFTRESPONSE']._serialized_start=197
-  _globals['_CREATERESTOREDRAFTRESPONSE']._serialized_end=267
-  _globals['_GETRESTOREREQUEST']._serialized_start=269
-  _globals['_GETRESTOREREQUEST']._serialized_end=308
-  _globals['_GETRESTORERESPONSE']._serialized_start=310
-  _globals['_GETRESTORERESPONSE']._serialized_end=372
-  _globals['_LISTRESTORESREQUEST']._serialized_start=374
-  _globals['_LISTRESTORESREQUEST']._serialized_end=453
-  _globals['_LISTRESTORESRESPONSE']._serialized_start=455
-  _globals['_LISTRESTORESRESPONSE']._serialized_end=545
-  _globals['_STARTRESTOREREQUEST']._serialized_start=548
-  _globals['_STARTRESTOREREQUEST']._serialized_end=704
-  _globals['_STARTRESTOREREQUEST_CHOICESENTRY']._serialized_start=658
-  _globals['_STARTRESTOREREQUEST_CHOICESENTRY']._serialized_end=704
-  _globals['_STARTRESTORERESPONSE']._serialized_start=706
-  _globals['_STARTRESTORERESPONSE']._serialized_end=770
-  _globals['_WATCHRESTOREREQUEST']._serialized_start=772
-  _globals['_WATCHRESTOREREQUEST']._serialized_end=813
-  _globals['_WATCHRESTORERESPONSE']._serialized_start=815
-  _globals['_WATCHRESTORERESPONSE']._serialized_end=879
-  _globals['_CANCELRESTOREREQUEST']._serialized_start=881
-  _globals['_CANCELRESTOREREQUEST']._serialized_end=923
-  _globals['_CANCELRESTORERESPONSE']._serialized_start=925
-  _globals['_CANCELRESTORERESPONSE']._serialized_end=990
-  _globals['_RESTORESERVICE']._serialized_start=993
-  _globals['_RESTORESERVICE']._serialized_end=1572
+  _globals['_CREATERESTOREDRAFTREQUEST']._serialized_start=87
+  _globals['_CREATERESTOREDRAFTREQUEST']._serialized_end=220
+  _globals['_CREATERESTOREDRAFTRESPONSE']._serialized_start=222
+  _globals['_CREATERESTOREDRAFTRESPONSE']._serialized_end=292
+  _globals['_GETRESTOREREQUEST']._serialized_start=294
+  _globals['_GETRESTOREREQUEST']._serialized_end=333
+  _globals['_GETRESTORERESPONSE']._serialized_start=335
+  _globals['_GETRESTORERESPONSE']._serialized_end=397
+  _globals['_LISTRESTORESREQUEST']._serialized_start=399
+  _globals['_LISTRESTORESREQUEST']._serialized_end=478
+  _globals['_LISTRESTORESRESPONSE']._serialized_start=480
+  _globals['_LISTRESTORESRESPONSE']._serialized_end=570
+  _globals['_STARTRESTOREREQUEST']._serialized_start=573
+  _globals['_STARTRESTOREREQUEST']._serialized_end=729
+  _globals['_STARTRESTOREREQUEST_CHOICESENTRY']._serialized_start=683
+  _globals['_STARTRESTOREREQUEST_CHOICESENTRY']._serialized_end=729
+  _globals['_STARTRESTORERESPONSE']._serialized_start=731
+  _globals['_STARTRESTORERESPONSE']._serialized_end=795
+  _globals['_WATCHRESTOREREQUEST']._serialized_start=797
+  _globals['_WATCHRESTOREREQUEST']._serialized_end=838
+  _globals['_WATCHRESTORERESPONSE']._serialized_start=840
+  _globals['_WATCHRESTORERESPONSE']._serialized_end=904
+  _globals['_CANCELRESTOREREQUEST']._serialized_start=906
+  _globals['_CANCELRESTOREREQUEST']._serialized_end=948
+  _globals['_CANCELRESTORERESPONSE']._serialized_start=950
+  _globals['_CANCELRESTORERESPONSE']._serialized_end=1015
+  _globals['_RESTORESERVICE']._serialized_start=1018
+  _globals['_RESTORESERVICE']._serialized_end=1597
 # @@protoc_insertion_point(module_scope)

@@ -28,10 +28,13 @@ class CreateRestoreDraftRequest(_message.Message):
     BACKUP_ID_FIELD_NUMBER: _builtins.int
     PLAN_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DESTINATION_ID_FIELD_NUMBER: _builtins.int
     backup_id: _builtins.str
     """The backup, COMPLETED. Required."""
     request_id: _builtins.str
     """Makes the call idempotent, as in CreateBackup."""
+    destination_id: _builtins.str
+    """Where to read it: the destination of one of its copies. Empty: where it lies."""
     @_builtins.property
     def plan(self) -> _restore_pb2.RestorePlan:
         """What is wished otherwise than the defaults; may be absent."""
@@ -42,10 +45,11 @@ class CreateRestoreDraftRequest(_message.Message):
         backup_id: _builtins.str = ...,
         plan: _restore_pb2.RestorePlan | None = ...,
         request_id: _builtins.str = ...,
+        destination_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_id", b"backup_id", "plan", b"plan", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_id", b"backup_id", "destination_id", b"destination_id", "plan", b"plan", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

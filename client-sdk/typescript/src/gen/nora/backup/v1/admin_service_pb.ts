@@ -4,12 +4,14 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
-import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
-import { file_google_protobuf_duration, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { Duration, FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { AuditEntry } from "./audit_pb.js";
 import { file_nora_backup_v1_audit } from "./audit_pb.js";
 import type { Backup, Backup_State, Backup_Trigger } from "./backup_pb.js";
 import { file_nora_backup_v1_backup } from "./backup_pb.js";
+import type { Destination, DestinationStep } from "./destination_pb.js";
+import { file_nora_backup_v1_destination } from "./destination_pb.js";
 import type { Job, Job_Condition, Job_Kind, Job_State } from "./job_pb.js";
 import { file_nora_backup_v1_job } from "./job_pb.js";
 import type { Key, KeyRotation } from "./key_pb.js";
@@ -26,7 +28,308 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file nora/backup/v1/admin_service.proto.
  */
 export const file_nora_backup_v1_admin_service: GenFile = /*@__PURE__*/
-  fileDesc("CiJub3JhL2JhY2t1cC92MS9hZG1pbl9zZXJ2aWNlLnByb3RvEg5ub3JhLmJhY2t1cC52MSI1Ch1DaGVja1dvcmtzcGFjZUNyZWF0aW9uUmVxdWVzdBIUCgx3b3Jrc3BhY2VfaWQYASABKAkigwEKHkNoZWNrV29ya3NwYWNlQ3JlYXRpb25SZXNwb25zZRIPCgdhbGxvd2VkGAEgASgIEg8KB21lc3NhZ2UYAiABKAkSFAoMc3RvcmVkX2J5dGVzGAMgASgEEhMKC2xpbWl0X2J5dGVzGAQgASgEEhQKDHVzZWRfcGVyY2VudBgFIAEoDSJqChVSZXN0b3JlSW5QbGFjZVJlcXVlc3QSEAoIYWdlbnRfaWQYASABKAkSEQoJYmFja3VwX2lkGAIgASgJEhgKEGNvbmZpcm1fYWdlbnRfaWQYAyABKAkSEgoKcmVxdWVzdF9pZBgEIAEoCSJCChZSZXN0b3JlSW5QbGFjZVJlc3BvbnNlEigKB3Jlc3RvcmUYASABKAsyFy5ub3JhLmJhY2t1cC52MS5SZXN0b3JlIkQKEkxpc3RXb3JrZXJzUmVxdWVzdBIuCgtzZWVuX3dpdGhpbhgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiI+ChNMaXN0V29ya2Vyc1Jlc3BvbnNlEicKB3dvcmtlcnMYASADKAsyFi5ub3JhLmJhY2t1cC52MS5Xb3JrZXIiEQoPTGlzdEtleXNSZXF1ZXN0IjUKEExpc3RLZXlzUmVzcG9uc2USIQoEa2V5cxgBIAMoCzITLm5vcmEuYmFja3VwLnYxLktleSJAChFSb3RhdGVLZXlzUmVxdWVzdBIXCg9yZXRpcmVfcHJldmlvdXMYASABKAgSEgoKcmVxdWVzdF9pZBgCIAEoCSJDChJSb3RhdGVLZXlzUmVzcG9uc2USLQoIcm90YXRpb24YASABKAsyGy5ub3JhLmJhY2t1cC52MS5LZXlSb3RhdGlvbiIsChVHZXRLZXlSb3RhdGlvblJlcXVlc3QSEwoLcm90YXRpb25faWQYASABKAkiRwoWR2V0S2V5Um90YXRpb25SZXNwb25zZRItCghyb3RhdGlvbhgBIAEoCzIbLm5vcmEuYmFja3VwLnYxLktleVJvdGF0aW9uIi4KF1dhdGNoS2V5Um90YXRpb25SZXF1ZXN0EhMKC3JvdGF0aW9uX2lkGAEgASgJIkkKGFdhdGNoS2V5Um90YXRpb25SZXNwb25zZRItCghyb3RhdGlvbhgBIAEoCzIbLm5vcmEuYmFja3VwLnYxLktleVJvdGF0aW9uIhIKEExpc3RQb29sc1JlcXVlc3QiOAoRTGlzdFBvb2xzUmVzcG9uc2USIwoFcG9vbHMYASADKAsyFC5ub3JhLmJhY2t1cC52MS5Qb29sIr0CChVMaXN0QWxsQmFja3Vwc1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgFEhIKCnBhZ2VfdG9rZW4YAiABKAkSEAoIb3duZXJfaWQYAyABKAkSEAoIYWdlbnRfaWQYBCABKAkSFAoMd29ya3NwYWNlX2lkGAUgASgJEiwKBnN0YXRlcxgGIAMoDjIcLm5vcmEuYmFja3VwLnYxLkJhY2t1cC5TdGF0ZRIvCgd0cmlnZ2VyGAcgASgOMh4ubm9yYS5iYWNrdXAudjEuQmFja3VwLlRyaWdnZXISMAoMY3JlYXRlZF9mcm9tGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIyCg5jcmVhdGVkX2JlZm9yZRgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiXwoWTGlzdEFsbEJhY2t1cHNSZXNwb25zZRIsCgdiYWNrdXBzGAEgAygLMhsubm9yYS5iYWNrdXAudjEuT3duZWRCYWNrdXASFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIlcKC093bmVkQmFja3VwEiYKBmJhY2t1cBgBIAEoCzIWLm5vcmEuYmFja3VwLnYxLkJhY2t1cBIQCghvd25lcl9pZBgCIAEoCRIOCgZqb2JfaWQYAyABKAki3AEKD0xpc3RKb2JzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCRImCgRraW5kGAMgASgOMhgubm9yYS5iYWNrdXAudjEuSm9iLktpbmQSKAoFc3RhdGUYBCABKA4yGS5ub3JhLmJhY2t1cC52MS5Kb2IuU3RhdGUSMAoJY29uZGl0aW9uGAUgASgOMh0ubm9yYS5iYWNrdXAudjEuSm9iLkNvbmRpdGlvbhIMCgRwb29sGAYgASgJEhAKCGFnZW50X2lkGAcgASgJIk4KEExpc3RKb2JzUmVzcG9uc2USIQoEam9icxgBIAMoCzITLm5vcmEuYmFja3VwLnYxLkpvYhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiIQoPUmV0cnlKb2JSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCSI0ChBSZXRyeUpvYlJlc3BvbnNlEiAKA2pvYhgBIAEoCzITLm5vcmEuYmFja3VwLnYxLkpvYiLTAQoSR2V0QXVkaXRMb2dSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoBRISCgpwYWdlX3Rva2VuGAIgASgJEhEKCWNhbGxlcl9pZBgDIAEoCRIOCgZtZXRob2QYBCABKAkSEwoLcmVzb3VyY2VfaWQYBSABKAkSLQoJZnJvbV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtiZWZvcmVfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiWwoTR2V0QXVkaXRMb2dSZXNwb25zZRIrCgdlbnRyaWVzGAEgAygLMhoubm9yYS5iYWNrdXAudjEuQXVkaXRFbnRyeRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAky1wgKDEFkbWluU2VydmljZRJWCgtMaXN0V29ya2VycxIiLm5vcmEuYmFja3VwLnYxLkxpc3RXb3JrZXJzUmVxdWVzdBojLm5vcmEuYmFja3VwLnYxLkxpc3RXb3JrZXJzUmVzcG9uc2USUAoJTGlzdFBvb2xzEiAubm9yYS5iYWNrdXAudjEuTGlzdFBvb2xzUmVxdWVzdBohLm5vcmEuYmFja3VwLnYxLkxpc3RQb29sc1Jlc3BvbnNlEk0KCExpc3RLZXlzEh8ubm9yYS5iYWNrdXAudjEuTGlzdEtleXNSZXF1ZXN0GiAubm9yYS5iYWNrdXAudjEuTGlzdEtleXNSZXNwb25zZRJTCgpSb3RhdGVLZXlzEiEubm9yYS5iYWNrdXAudjEuUm90YXRlS2V5c1JlcXVlc3QaIi5ub3JhLmJhY2t1cC52MS5Sb3RhdGVLZXlzUmVzcG9uc2USXwoOR2V0S2V5Um90YXRpb24SJS5ub3JhLmJhY2t1cC52MS5HZXRLZXlSb3RhdGlvblJlcXVlc3QaJi5ub3JhLmJhY2t1cC52MS5HZXRLZXlSb3RhdGlvblJlc3BvbnNlEmcKEFdhdGNoS2V5Um90YXRpb24SJy5ub3JhLmJhY2t1cC52MS5XYXRjaEtleVJvdGF0aW9uUmVxdWVzdBooLm5vcmEuYmFja3VwLnYxLldhdGNoS2V5Um90YXRpb25SZXNwb25zZTABEl8KDkxpc3RBbGxCYWNrdXBzEiUubm9yYS5iYWNrdXAudjEuTGlzdEFsbEJhY2t1cHNSZXF1ZXN0GiYubm9yYS5iYWNrdXAudjEuTGlzdEFsbEJhY2t1cHNSZXNwb25zZRJNCghMaXN0Sm9icxIfLm5vcmEuYmFja3VwLnYxLkxpc3RKb2JzUmVxdWVzdBogLm5vcmEuYmFja3VwLnYxLkxpc3RKb2JzUmVzcG9uc2USTQoIUmV0cnlKb2ISHy5ub3JhLmJhY2t1cC52MS5SZXRyeUpvYlJlcXVlc3QaIC5ub3JhLmJhY2t1cC52MS5SZXRyeUpvYlJlc3BvbnNlElYKC0dldEF1ZGl0TG9nEiIubm9yYS5iYWNrdXAudjEuR2V0QXVkaXRMb2dSZXF1ZXN0GiMubm9yYS5iYWNrdXAudjEuR2V0QXVkaXRMb2dSZXNwb25zZRJfCg5SZXN0b3JlSW5QbGFjZRIlLm5vcmEuYmFja3VwLnYxLlJlc3RvcmVJblBsYWNlUmVxdWVzdBomLm5vcmEuYmFja3VwLnYxLlJlc3RvcmVJblBsYWNlUmVzcG9uc2USdwoWQ2hlY2tXb3Jrc3BhY2VDcmVhdGlvbhItLm5vcmEuYmFja3VwLnYxLkNoZWNrV29ya3NwYWNlQ3JlYXRpb25SZXF1ZXN0Gi4ubm9yYS5iYWNrdXAudjEuQ2hlY2tXb3Jrc3BhY2VDcmVhdGlvblJlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_nora_backup_v1_audit, file_nora_backup_v1_backup, file_nora_backup_v1_job, file_nora_backup_v1_key, file_nora_backup_v1_pool, file_nora_backup_v1_restore, file_nora_backup_v1_worker]);
+  fileDesc("CiJub3JhL2JhY2t1cC92MS9hZG1pbl9zZXJ2aWNlLnByb3RvEg5ub3JhLmJhY2t1cC52MSJMChhDcmVhdGVEZXN0aW5hdGlvblJlcXVlc3QSMAoLZGVzdGluYXRpb24YASABKAsyGy5ub3JhLmJhY2t1cC52MS5EZXN0aW5hdGlvbiJNChlDcmVhdGVEZXN0aW5hdGlvblJlc3BvbnNlEjAKC2Rlc3RpbmF0aW9uGAEgASgLMhsubm9yYS5iYWNrdXAudjEuRGVzdGluYXRpb24iLwoVR2V0RGVzdGluYXRpb25SZXF1ZXN0EhYKDmRlc3RpbmF0aW9uX2lkGAEgASgJIkoKFkdldERlc3RpbmF0aW9uUmVzcG9uc2USMAoLZGVzdGluYXRpb24YASABKAsyGy5ub3JhLmJhY2t1cC52MS5EZXN0aW5hdGlvbiJAChdMaXN0RGVzdGluYXRpb25zUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCSJmChhMaXN0RGVzdGluYXRpb25zUmVzcG9uc2USMQoMZGVzdGluYXRpb25zGAEgAygLMhsubm9yYS5iYWNrdXAudjEuRGVzdGluYXRpb24SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIn0KGFVwZGF0ZURlc3RpbmF0aW9uUmVxdWVzdBIwCgtkZXN0aW5hdGlvbhgBIAEoCzIbLm5vcmEuYmFja3VwLnYxLkRlc3RpbmF0aW9uEi8KC3VwZGF0ZV9tYXNrGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzayJNChlVcGRhdGVEZXN0aW5hdGlvblJlc3BvbnNlEjAKC2Rlc3RpbmF0aW9uGAEgASgLMhsubm9yYS5iYWNrdXAudjEuRGVzdGluYXRpb24iQAoYRGVsZXRlRGVzdGluYXRpb25SZXF1ZXN0EhYKDmRlc3RpbmF0aW9uX2lkGAEgASgJEgwKBGV0YWcYAiABKAkiGwoZRGVsZXRlRGVzdGluYXRpb25SZXNwb25zZSJwChZUZXN0RGVzdGluYXRpb25SZXF1ZXN0EhgKDmRlc3RpbmF0aW9uX2lkGAEgASgJSAASMgoLZGVzdGluYXRpb24YAiABKAsyGy5ub3JhLmJhY2t1cC52MS5EZXN0aW5hdGlvbkgAQggKBnRhcmdldCJVChdUZXN0RGVzdGluYXRpb25SZXNwb25zZRIKCgJvaxgBIAEoCBIuCgVzdGVwcxgCIAMoCzIfLm5vcmEuYmFja3VwLnYxLkRlc3RpbmF0aW9uU3RlcCI1Ch1DaGVja1dvcmtzcGFjZUNyZWF0aW9uUmVxdWVzdBIUCgx3b3Jrc3BhY2VfaWQYASABKAkigwEKHkNoZWNrV29ya3NwYWNlQ3JlYXRpb25SZXNwb25zZRIPCgdhbGxvd2VkGAEgASgIEg8KB21lc3NhZ2UYAiABKAkSFAoMc3RvcmVkX2J5dGVzGAMgASgEEhMKC2xpbWl0X2J5dGVzGAQgASgEEhQKDHVzZWRfcGVyY2VudBgFIAEoDSJqChVSZXN0b3JlSW5QbGFjZVJlcXVlc3QSEAoIYWdlbnRfaWQYASABKAkSEQoJYmFja3VwX2lkGAIgASgJEhgKEGNvbmZpcm1fYWdlbnRfaWQYAyABKAkSEgoKcmVxdWVzdF9pZBgEIAEoCSJCChZSZXN0b3JlSW5QbGFjZVJlc3BvbnNlEigKB3Jlc3RvcmUYASABKAsyFy5ub3JhLmJhY2t1cC52MS5SZXN0b3JlIkQKEkxpc3RXb3JrZXJzUmVxdWVzdBIuCgtzZWVuX3dpdGhpbhgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiI+ChNMaXN0V29ya2Vyc1Jlc3BvbnNlEicKB3dvcmtlcnMYASADKAsyFi5ub3JhLmJhY2t1cC52MS5Xb3JrZXIiEQoPTGlzdEtleXNSZXF1ZXN0IjUKEExpc3RLZXlzUmVzcG9uc2USIQoEa2V5cxgBIAMoCzITLm5vcmEuYmFja3VwLnYxLktleSJAChFSb3RhdGVLZXlzUmVxdWVzdBIXCg9yZXRpcmVfcHJldmlvdXMYASABKAgSEgoKcmVxdWVzdF9pZBgCIAEoCSJDChJSb3RhdGVLZXlzUmVzcG9uc2USLQoIcm90YXRpb24YASABKAsyGy5ub3JhLmJhY2t1cC52MS5LZXlSb3RhdGlvbiIsChVHZXRLZXlSb3RhdGlvblJlcXVlc3QSEwoLcm90YXRpb25faWQYASABKAkiRwoWR2V0S2V5Um90YXRpb25SZXNwb25zZRItCghyb3RhdGlvbhgBIAEoCzIbLm5vcmEuYmFja3VwLnYxLktleVJvdGF0aW9uIi4KF1dhdGNoS2V5Um90YXRpb25SZXF1ZXN0EhMKC3JvdGF0aW9uX2lkGAEgASgJIkkKGFdhdGNoS2V5Um90YXRpb25SZXNwb25zZRItCghyb3RhdGlvbhgBIAEoCzIbLm5vcmEuYmFja3VwLnYxLktleVJvdGF0aW9uIhIKEExpc3RQb29sc1JlcXVlc3QiOAoRTGlzdFBvb2xzUmVzcG9uc2USIwoFcG9vbHMYASADKAsyFC5ub3JhLmJhY2t1cC52MS5Qb29sIr0CChVMaXN0QWxsQmFja3Vwc1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgFEhIKCnBhZ2VfdG9rZW4YAiABKAkSEAoIb3duZXJfaWQYAyABKAkSEAoIYWdlbnRfaWQYBCABKAkSFAoMd29ya3NwYWNlX2lkGAUgASgJEiwKBnN0YXRlcxgGIAMoDjIcLm5vcmEuYmFja3VwLnYxLkJhY2t1cC5TdGF0ZRIvCgd0cmlnZ2VyGAcgASgOMh4ubm9yYS5iYWNrdXAudjEuQmFja3VwLlRyaWdnZXISMAoMY3JlYXRlZF9mcm9tGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIyCg5jcmVhdGVkX2JlZm9yZRgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiXwoWTGlzdEFsbEJhY2t1cHNSZXNwb25zZRIsCgdiYWNrdXBzGAEgAygLMhsubm9yYS5iYWNrdXAudjEuT3duZWRCYWNrdXASFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIlcKC093bmVkQmFja3VwEiYKBmJhY2t1cBgBIAEoCzIWLm5vcmEuYmFja3VwLnYxLkJhY2t1cBIQCghvd25lcl9pZBgCIAEoCRIOCgZqb2JfaWQYAyABKAki3AEKD0xpc3RKb2JzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCRImCgRraW5kGAMgASgOMhgubm9yYS5iYWNrdXAudjEuSm9iLktpbmQSKAoFc3RhdGUYBCABKA4yGS5ub3JhLmJhY2t1cC52MS5Kb2IuU3RhdGUSMAoJY29uZGl0aW9uGAUgASgOMh0ubm9yYS5iYWNrdXAudjEuSm9iLkNvbmRpdGlvbhIMCgRwb29sGAYgASgJEhAKCGFnZW50X2lkGAcgASgJIk4KEExpc3RKb2JzUmVzcG9uc2USIQoEam9icxgBIAMoCzITLm5vcmEuYmFja3VwLnYxLkpvYhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiIQoPUmV0cnlKb2JSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCSI0ChBSZXRyeUpvYlJlc3BvbnNlEiAKA2pvYhgBIAEoCzITLm5vcmEuYmFja3VwLnYxLkpvYiLTAQoSR2V0QXVkaXRMb2dSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoBRISCgpwYWdlX3Rva2VuGAIgASgJEhEKCWNhbGxlcl9pZBgDIAEoCRIOCgZtZXRob2QYBCABKAkSEwoLcmVzb3VyY2VfaWQYBSABKAkSLQoJZnJvbV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtiZWZvcmVfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiWwoTR2V0QXVkaXRMb2dSZXNwb25zZRIrCgdlbnRyaWVzGAEgAygLMhoubm9yYS5iYWNrdXAudjEuQXVkaXRFbnRyeRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkywQ0KDEFkbWluU2VydmljZRJWCgtMaXN0V29ya2VycxIiLm5vcmEuYmFja3VwLnYxLkxpc3RXb3JrZXJzUmVxdWVzdBojLm5vcmEuYmFja3VwLnYxLkxpc3RXb3JrZXJzUmVzcG9uc2USUAoJTGlzdFBvb2xzEiAubm9yYS5iYWNrdXAudjEuTGlzdFBvb2xzUmVxdWVzdBohLm5vcmEuYmFja3VwLnYxLkxpc3RQb29sc1Jlc3BvbnNlEk0KCExpc3RLZXlzEh8ubm9yYS5iYWNrdXAudjEuTGlzdEtleXNSZXF1ZXN0GiAubm9yYS5iYWNrdXAudjEuTGlzdEtleXNSZXNwb25zZRJTCgpSb3RhdGVLZXlzEiEubm9yYS5iYWNrdXAudjEuUm90YXRlS2V5c1JlcXVlc3QaIi5ub3JhLmJhY2t1cC52MS5Sb3RhdGVLZXlzUmVzcG9uc2USXwoOR2V0S2V5Um90YXRpb24SJS5ub3JhLmJhY2t1cC52MS5HZXRLZXlSb3RhdGlvblJlcXVlc3QaJi5ub3JhLmJhY2t1cC52MS5HZXRLZXlSb3RhdGlvblJlc3BvbnNlEmcKEFdhdGNoS2V5Um90YXRpb24SJy5ub3JhLmJhY2t1cC52MS5XYXRjaEtleVJvdGF0aW9uUmVxdWVzdBooLm5vcmEuYmFja3VwLnYxLldhdGNoS2V5Um90YXRpb25SZXNwb25zZTABEl8KDkxpc3RBbGxCYWNrdXBzEiUubm9yYS5iYWNrdXAudjEuTGlzdEFsbEJhY2t1cHNSZXF1ZXN0GiYubm9yYS5iYWNrdXAudjEuTGlzdEFsbEJhY2t1cHNSZXNwb25zZRJNCghMaXN0Sm9icxIfLm5vcmEuYmFja3VwLnYxLkxpc3RKb2JzUmVxdWVzdBogLm5vcmEuYmFja3VwLnYxLkxpc3RKb2JzUmVzcG9uc2USTQoIUmV0cnlKb2ISHy5ub3JhLmJhY2t1cC52MS5SZXRyeUpvYlJlcXVlc3QaIC5ub3JhLmJhY2t1cC52MS5SZXRyeUpvYlJlc3BvbnNlElYKC0dldEF1ZGl0TG9nEiIubm9yYS5iYWNrdXAudjEuR2V0QXVkaXRMb2dSZXF1ZXN0GiMubm9yYS5iYWNrdXAudjEuR2V0QXVkaXRMb2dSZXNwb25zZRJfCg5SZXN0b3JlSW5QbGFjZRIlLm5vcmEuYmFja3VwLnYxLlJlc3RvcmVJblBsYWNlUmVxdWVzdBomLm5vcmEuYmFja3VwLnYxLlJlc3RvcmVJblBsYWNlUmVzcG9uc2USaAoRQ3JlYXRlRGVzdGluYXRpb24SKC5ub3JhLmJhY2t1cC52MS5DcmVhdGVEZXN0aW5hdGlvblJlcXVlc3QaKS5ub3JhLmJhY2t1cC52MS5DcmVhdGVEZXN0aW5hdGlvblJlc3BvbnNlEl8KDkdldERlc3RpbmF0aW9uEiUubm9yYS5iYWNrdXAudjEuR2V0RGVzdGluYXRpb25SZXF1ZXN0GiYubm9yYS5iYWNrdXAudjEuR2V0RGVzdGluYXRpb25SZXNwb25zZRJlChBMaXN0RGVzdGluYXRpb25zEicubm9yYS5iYWNrdXAudjEuTGlzdERlc3RpbmF0aW9uc1JlcXVlc3QaKC5ub3JhLmJhY2t1cC52MS5MaXN0RGVzdGluYXRpb25zUmVzcG9uc2USaAoRVXBkYXRlRGVzdGluYXRpb24SKC5ub3JhLmJhY2t1cC52MS5VcGRhdGVEZXN0aW5hdGlvblJlcXVlc3QaKS5ub3JhLmJhY2t1cC52MS5VcGRhdGVEZXN0aW5hdGlvblJlc3BvbnNlEmgKEURlbGV0ZURlc3RpbmF0aW9uEigubm9yYS5iYWNrdXAudjEuRGVsZXRlRGVzdGluYXRpb25SZXF1ZXN0Gikubm9yYS5iYWNrdXAudjEuRGVsZXRlRGVzdGluYXRpb25SZXNwb25zZRJiCg9UZXN0RGVzdGluYXRpb24SJi5ub3JhLmJhY2t1cC52MS5UZXN0RGVzdGluYXRpb25SZXF1ZXN0Gicubm9yYS5iYWNrdXAudjEuVGVzdERlc3RpbmF0aW9uUmVzcG9uc2USdwoWQ2hlY2tXb3Jrc3BhY2VDcmVhdGlvbhItLm5vcmEuYmFja3VwLnYxLkNoZWNrV29ya3NwYWNlQ3JlYXRpb25SZXF1ZXN0Gi4ubm9yYS5iYWNrdXAudjEuQ2hlY2tXb3Jrc3BhY2VDcmVhdGlvblJlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_nora_backup_v1_audit, file_nora_backup_v1_backup, file_nora_backup_v1_destination, file_nora_backup_v1_job, file_nora_backup_v1_key, file_nora_backup_v1_pool, file_nora_backup_v1_restore, file_nora_backup_v1_worker]);
+
+/**
+ * Request of CreateDestination.
+ *
+ * @generated from message nora.backup.v1.CreateDestinationRequest
+ */
+export type CreateDestinationRequest = Message<"nora.backup.v1.CreateDestinationRequest"> & {
+  /**
+   * The destination, with its secrets. Required.
+   *
+   * @generated from field: nora.backup.v1.Destination destination = 1;
+   */
+  destination?: Destination | undefined;
+};
+
+/**
+ * Describes the message nora.backup.v1.CreateDestinationRequest.
+ * Use `create(CreateDestinationRequestSchema)` to create a new message.
+ */
+export const CreateDestinationRequestSchema: GenMessage<CreateDestinationRequest> = /*@__PURE__*/
+  messageDesc(file_nora_backup_v1_admin_service, 0);
+
+/**
+ * Response of CreateDestination.
+ *
+ * @generated from message nora.backup.v1.CreateDestinationResponse
+ */
+export type CreateDestinationResponse = Message<"nora.backup.v1.CreateDestinationResponse"> & {
+  /**
+   * The destination, without its secrets.
+   *
+   * @generated from field: nora.backup.v1.Destination destination = 1;
+   */
+  destination?: Destination | undefined;
+};
+
+/**
+ * Describes the message nora.backup.v1.CreateDestinationResponse.
+ * Use `create(CreateDestinationResponseSchema)` to create a new message.
+ */
+export const CreateDestinationResponseSchema: GenMessage<CreateDestinationResponse> = /*@__PURE__*/
+  messageDesc(file_nora_backup_v1_admin_service, 1);
+
+/**
+ * Request of GetDestination.
+ *
+ * @generated from message nora.backup.v1.GetDestinationRequest
+ */
+export type GetDestinationRequest = Message<"nora.backup.v1.GetDestinationRequest"> & {
+  /**
+   * The destination. Required.
+   *
+   * @generated from field: string destination_id = 1;
+   */
+  destinationId: string;
+};
+
+/**
+ * Describes the message nora.backup.v1.GetDestinationRequest.
+ * Use `create(GetDestinationRequestSchema)` to create a new message.
+ */
+export const GetDestinationRequestSchema: GenMessage<GetDestinationRequest> = /*@__PURE__*/
+  messageDesc(file_nora_backup_v1_admin_service, 2);
+
+/**
+ * Response of GetDestination.
+ *
+ * @generated from message nora.backup.v1.GetDestinationResponse
+ */
+export type GetDestinationResponse = Message<"nora.backup.v1.GetDestinationResponse"> & {
+  /**
+   * The destination, without its secrets.
+   *
+   * @generated from field: nora.backup.v1.Destination destination = 1;
+   */
+  destination?: Destination | undefined;
+};
+
+/**
+ * Describes the message nora.backup.v1.GetDestinationResponse.
+ * Use `create(GetDestinationResponseSchema)` to create a new message.
+ */
+export const GetDestinationResponseSchema: GenMessage<GetDestinationResponse> = /*@__PURE__*/
+  messageDesc(file_nora_backup_v1_admin_service, 3);
+
+/**
+ * Request of ListDestinations.
+ *
+ * @generated from message nora.backup.v1.ListDestinationsRequest
+ */
+export type ListDestinationsRequest = Message<"nora.backup.v1.ListDestinationsRequest"> & {
+  /**
+   * How many at the most: default 50, larger than 1,000 counts as 1,000,
+   * negative is INVALID_ARGUMENT.
+   *
+   * @generated from field: int32 page_size = 1;
+   */
+  pageSize: number;
+
+  /**
+   * next_page_token of the page before; empty for the first.
+   *
+   * @generated from field: string page_token = 2;
+   */
+  pageToken: string;
+};
+
+/**
+ * Describes the message nora.backup.v1.ListDestinationsRequest.
+ * Use `create(ListDestinationsRequestSchema)` to create a new message.
+ */
+export const ListDestinationsRequestSchema: GenMessage<ListDestinationsRequest> = /*@__PURE__*/
+  messageDesc(file_nora_backup_v1_admin_service, 4);
+
+/**
+ * Response of ListDestinations.
+ *
+ * @generated from message nora.backup.v1.ListDestinationsResponse
+ */
+export type ListDestinationsResponse = Message<"nora.backup.v1.ListDestinationsResponse"> & {
+  /**
+   * The destinations, without their secrets.
+   *
+   * @generated from field: repeated nora.backup.v1.Destination destinations = 1;
+   */
+  destinations: Destination[];
+
+  /**
+   * For the next page; empty when this is the last.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message nora.backup.v1.ListDestinationsResponse.
+ * Use `create(ListDestinationsResponseSchema)` to create a new message.
+ */
+export const ListDestinationsResponseSchema: GenMessage<ListDestinationsResponse> = /*@__PURE__*/
+  messageDesc(file_nora_backup_v1_admin_service, 5);
+
+/**
+ * Request of UpdateDestination.
+ *
+ * @generated from message nora.backup.v1.UpdateDestinationRequest
+ */
+export type UpdateDestinationRequest = Message<"nora.backup.v1.UpdateDestinationRequest"> & {
+  /**
+   * The destination as it shall be. Secrets that are empty stay as they are; with
+   * an etag, only when it still is the current one. Required.
+   *
+   * @generated from field: nora.backup.v1.Destination destination = 1;
+   */
+  destination?: Destination | undefined;
+
+  /**
+   * What is changed: "display_name", and the name of the kind ("s3") for all
+   * fields of the place. Default: both.
+   *
+   * @generated from field: google.protobuf.FieldMask update_mask = 2;
+   */
+  updateMask?: FieldMask | undefined;
+};
+
+/**
+ * Describes the message nora.backup.v1.UpdateDestinationRequest.
+ * Use `create(UpdateDestinationRequestSchema)` to create a new message.
+ */
+export const UpdateDestinationRequestSchema: GenMessage<UpdateDestinationRequest> = /*@__PURE__*/
+  messageDesc(file_nora_backup_v1_admin_service, 6);
+
+/**
+ * Response of UpdateDestination.
+ *
+ * @generated from message nora.backup.v1.UpdateDestinationResponse
+ */
+export type UpdateDestinationResponse = Message<"nora.backup.v1.UpdateDestinationResponse"> & {
+  /**
+   * The destination, without its secrets.
+   *
+   * @generated from field: nora.backup.v1.Destination destination = 1;
+   */
+  destination?: Destination | undefined;
+};
+
+/**
+ * Describes the message nora.backup.v1.UpdateDestinationResponse.
+ * Use `create(UpdateDestinationResponseSchema)` to create a new message.
+ */
+export const UpdateDestinationResponseSchema: GenMessage<UpdateDestinationResponse> = /*@__PURE__*/
+  messageDesc(file_nora_backup_v1_admin_service, 7);
+
+/**
+ * Request of DeleteDestination.
+ *
+ * @generated from message nora.backup.v1.DeleteDestinationRequest
+ */
+export type DeleteDestinationRequest = Message<"nora.backup.v1.DeleteDestinationRequest"> & {
+  /**
+   * The destination. Required.
+   *
+   * @generated from field: string destination_id = 1;
+   */
+  destinationId: string;
+
+  /**
+   * Only when this still is its etag; empty: in any case.
+   *
+   * @generated from field: string etag = 2;
+   */
+  etag: string;
+};
+
+/**
+ * Describes the message nora.backup.v1.DeleteDestinationRequest.
+ * Use `create(DeleteDestinationRequestSchema)` to create a new message.
+ */
+export const DeleteDestinationRequestSchema: GenMessage<DeleteDestinationRequest> = /*@__PURE__*/
+  messageDesc(file_nora_backup_v1_admin_service, 8);
+
+/**
+ * Response of DeleteDestination.
+ *
+ * @generated from message nora.backup.v1.DeleteDestinationResponse
+ */
+export type DeleteDestinationResponse = Message<"nora.backup.v1.DeleteDestinationResponse"> & {
+};
+
+/**
+ * Describes the message nora.backup.v1.DeleteDestinationResponse.
+ * Use `create(DeleteDestinationResponseSchema)` to create a new message.
+ */
+export const DeleteDestinationResponseSchema: GenMessage<DeleteDestinationResponse> = /*@__PURE__*/
+  messageDesc(file_nora_backup_v1_admin_service, 9);
+
+/**
+ * Request of TestDestination.
+ *
+ * @generated from message nora.backup.v1.TestDestinationRequest
+ */
+export type TestDestinationRequest = Message<"nora.backup.v1.TestDestinationRequest"> & {
+  /**
+   * What is tried. Required.
+   *
+   * @generated from oneof nora.backup.v1.TestDestinationRequest.target
+   */
+  target: {
+    /**
+     * One that is known.
+     *
+     * @generated from field: string destination_id = 1;
+     */
+    value: string;
+    case: "destinationId";
+  } | {
+    /**
+     * One that is not known yet, with its secrets; or one that is known, as it
+     * would be after an update: secrets that are empty are taken from it.
+     *
+     * @generated from field: nora.backup.v1.Destination destination = 2;
+     */
+    value: Destination;
+    case: "destination";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message nora.backup.v1.TestDestinationRequest.
+ * Use `create(TestDestinationRequestSchema)` to create a new message.
+ */
+export const TestDestinationRequestSchema: GenMessage<TestDestinationRequest> = /*@__PURE__*/
+  messageDesc(file_nora_backup_v1_admin_service, 10);
+
+/**
+ * Response of TestDestination.
+ *
+ * @generated from message nora.backup.v1.TestDestinationResponse
+ */
+export type TestDestinationResponse = Message<"nora.backup.v1.TestDestinationResponse"> & {
+  /**
+   * Whether every step went well.
+   *
+   * @generated from field: bool ok = 1;
+   */
+  ok: boolean;
+
+  /**
+   * The steps in their order, up to the first that failed.
+   *
+   * @generated from field: repeated nora.backup.v1.DestinationStep steps = 2;
+   */
+  steps: DestinationStep[];
+};
+
+/**
+ * Describes the message nora.backup.v1.TestDestinationResponse.
+ * Use `create(TestDestinationResponseSchema)` to create a new message.
+ */
+export const TestDestinationResponseSchema: GenMessage<TestDestinationResponse> = /*@__PURE__*/
+  messageDesc(file_nora_backup_v1_admin_service, 11);
 
 /**
  * Request of CheckWorkspaceCreation.
@@ -48,7 +351,7 @@ export type CheckWorkspaceCreationRequest = Message<"nora.backup.v1.CheckWorkspa
  * Use `create(CheckWorkspaceCreationRequestSchema)` to create a new message.
  */
 export const CheckWorkspaceCreationRequestSchema: GenMessage<CheckWorkspaceCreationRequest> = /*@__PURE__*/
-  messageDesc(file_nora_backup_v1_admin_service, 0);
+  messageDesc(file_nora_backup_v1_admin_service, 12);
 
 /**
  * Response of CheckWorkspaceCreation.
@@ -97,7 +400,7 @@ export type CheckWorkspaceCreationResponse = Message<"nora.backup.v1.CheckWorksp
  * Use `create(CheckWorkspaceCreationResponseSchema)` to create a new message.
  */
 export const CheckWorkspaceCreationResponseSchema: GenMessage<CheckWorkspaceCreationResponse> = /*@__PURE__*/
-  messageDesc(file_nora_backup_v1_admin_service, 1);
+  messageDesc(file_nora_backup_v1_admin_service, 13);
 
 /**
  * Request of RestoreInPlace.
@@ -140,7 +443,7 @@ export type RestoreInPlaceRequest = Message<"nora.backup.v1.RestoreInPlaceReques
  * Use `create(RestoreInPlaceRequestSchema)` to create a new message.
  */
 export const RestoreInPlaceRequestSchema: GenMessage<RestoreInPlaceRequest> = /*@__PURE__*/
-  messageDesc(file_nora_backup_v1_admin_service, 2);
+  messageDesc(file_nora_backup_v1_admin_service, 14);
 
 /**
  * Response of RestoreInPlace.
@@ -161,7 +464,7 @@ export type RestoreInPlaceResponse = Message<"nora.backup.v1.RestoreInPlaceRespo
  * Use `create(RestoreInPlaceResponseSchema)` to create a new message.
  */
 export const RestoreInPlaceResponseSchema: GenMessage<RestoreInPlaceResponse> = /*@__PURE__*/
-  messageDesc(file_nora_backup_v1_admin_service, 3);
+  messageDesc(file_nora_backup_v1_admin_service, 15);
 
 /**
  * Request of ListWorkers.
@@ -183,7 +486,7 @@ export type ListWorkersRequest = Message<"nora.backup.v1.ListWorkersRequest"> & 
  * Use `create(ListWorkersRequestSchema)` to create a new message.
  */
 export const ListWorkersRequestSchema: GenMessage<ListWorkersRequest> = /*@__PURE__*/
-  messageDesc(file_nora_backup_v1_admin_service, 4);
+  messageDesc(file_nora_backup_v1_admin_service, 16);
 
 /**
  * Response of ListWorkers.
@@ -205,7 +508,7 @@ export type ListWorkersResponse = Message<"nora.backup.v1.ListWorkersResponse"> 
  * Use `create(ListWorkersResponseSchema)` to create a new message.
  */
 export const ListWorkersResponseSchema: GenMessage<ListWorkersResponse> = /*@__PURE__*/
-  messageDesc(file_nora_backup_v1_admin_service, 5);
+  messageDesc(file_nora_backup_v1_admin_service, 17);
 
 /**
  * Request of ListKeys.
@@ -220,7 +523,7 @@ export type ListKeysRequest = Message<"nora.backup.v1.ListKeysRequest"> & {
  * Use `create(ListKeysRequestSchema)` to create a new message.
  */
 export const ListKeysRequestSchema: GenMessage<ListKeysRequest> = /*@__PURE__*/
-  messageDesc(file_nora_backup_v1_admin_service, 6);
+  messageDesc(file_nora_backup_v1_admin_service, 18);
 
 /**
  * Response of ListKeys.
@@ -242,7 +545,7 @@ export type ListKeysResponse = Message<"nora.backup.v1.ListKeysResponse"> & {
  * Use `create(ListKeysResponseSchema)` to create a new message.
  */
 export const ListKeysResponseSchema: GenMessage<ListKeysResponse> = /*@__PURE__*/
-  messageDesc(file_nora_backup_v1_admin_service, 7);
+  messageDesc(file_nora_backup_v1_admin_service, 19);
 
 /**
  * Request of RotateKeys.
@@ -272,7 +575,7 @@ export type RotateKeysRequest = Message<"nora.backup.v1.RotateKeysRequest"> & {
  * Use `create(RotateKeysRequestSchema)` to create a new message.
  */
 export const RotateKeysRequestSchema: GenMessage<RotateKeysRequest> = /*@__PURE__*/
-  messageDesc(file_nora_backup_v1_admin_service, 8);
+  messageDesc(file_nora_backup_v1_admin_service, 20);
 
 /**
  * Response of RotateKeys.
@@ -293,7 +596,7 @@ export type RotateKeysResponse = Message<"nora.backup.v1.RotateKeysResponse"> & 
  * Use `create(RotateKeysResponseSchema)` to create a new message.
  */
 export const RotateKeysResponseSchema: GenMessage<RotateKeysResponse> = /*@__PURE__*/
-  messageDesc(file_nora_backup_v1_admin_service, 9);
+  messageDesc(file_nora_backup_v1_admin_service, 21);
 
 /**
  * Request of GetKeyRotation.
@@ -314,7 +617,7 @@ export type GetKeyRotationRequest = Message<"nora.backup.v1.GetKeyRotationReques
  * Use `create(GetKeyRotationRequestSchema)` to create a new message.
  */
 export const GetKeyRotationRequestSchema: GenMessage<GetKeyRotationRequest> = /*@__PURE__*/
-  messageDesc(file_nora_backup_v1_admin_service, 10);
+  messageDesc(file_nora_backup_v1_admin_service, 22);
 
 /**
  * Response of GetKeyRotation.
@@ -335,7 +638,7 @@ export type GetKeyRotationResponse = Message<"nora.backup.v1.GetKeyRotationRespo
  * Use `create(GetKeyRotationResponseSchema)` to create a new message.
  */
 export const GetKeyRotationResponseSchema: GenMessage<GetKeyRotationResponse> = /*@__PURE__*/
-  messageDesc(file_nora_backup_v1_admin_service, 11);
+  messageDesc(file_nora_backup_v1_admin_service, 23);
 
 /**
  * Request of WatchKeyRotation.
@@ -356,7 +659,7 @@ export type WatchKeyRotationRequest = Message<"nora.backup.v1.WatchKeyRotationRe
  * Use `create(WatchKeyRotationRequestSchema)` to create a new message.
  */
 export const WatchKeyRotationRequestSchema: GenMessage<WatchKeyRotationRequest> = /*@__PURE__*/
-  messageDesc(file_nora_backup_v1_admin_service, 12);
+  messageDesc(file_nora_backup_v1_admin_service, 24);
 
 /**
  * Response of WatchKeyRotation.
@@ -377,7 +680,7 @@ export type WatchKeyRotationResponse = Message<"nora.backup.v1.WatchKeyRotationR
  * Use `create(WatchKeyRotationResponseSchema)` to create a new message.
  */
 export const WatchKeyRotationResponseSchema: GenMessage<WatchKeyRotationResponse> = /*@__PURE__*/
-  messageDesc(file_nora_backup_v1_admin_service, 13);
+  messageDesc(file_nora_backup_v1_admin_service, 25);
 
 /**
  * Request of ListPools.
@@ -392,7 +695,7 @@ export type ListPoolsRequest = Message<"nora.backup.v1.ListPoolsRequest"> & {
  * Use `create(ListPoolsRequestSchema)` to create a new message.
  */
 export const ListPoolsRequestSchema: GenMessage<ListPoolsRequest> = /*@__PURE__*/
-  messageDesc(file_nora_backup_v1_admin_service, 14);
+  messageDesc(file_nora_backup_v1_admin_service, 26);
 
 /**
  * Response of ListPools.
@@ -413,7 +716,7 @@ export type ListPoolsResponse = Message<"nora.backup.v1.ListPoolsResponse"> & {
  * Use `create(ListPoolsResponseSchema)` to create a new message.
  */
 export const ListPoolsResponseSchema: GenMessage<ListPoolsResponse> = /*@__PURE__*/
-  messageDesc(file_nora_backup_v1_admin_service, 15);
+  messageDesc(file_nora_backup_v1_admin_service, 27);
 
 /**
  * Request of ListAllBackups. Filters that are not set let everything through.
@@ -491,7 +794,7 @@ export type ListAllBackupsRequest = Message<"nora.backup.v1.ListAllBackupsReques
  * Use `create(ListAllBackupsRequestSchema)` to create a new message.
  */
 export const ListAllBackupsRequestSchema: GenMessage<ListAllBackupsRequest> = /*@__PURE__*/
-  messageDesc(file_nora_backup_v1_admin_service, 16);
+  messageDesc(file_nora_backup_v1_admin_service, 28);
 
 /**
  * Response of ListAllBackups.
@@ -519,7 +822,7 @@ export type ListAllBackupsResponse = Message<"nora.backup.v1.ListAllBackupsRespo
  * Use `create(ListAllBackupsResponseSchema)` to create a new message.
  */
 export const ListAllBackupsResponseSchema: GenMessage<ListAllBackupsResponse> = /*@__PURE__*/
-  messageDesc(file_nora_backup_v1_admin_service, 17);
+  messageDesc(file_nora_backup_v1_admin_service, 29);
 
 /**
  * A backup, and whose it is.
@@ -554,7 +857,7 @@ export type OwnedBackup = Message<"nora.backup.v1.OwnedBackup"> & {
  * Use `create(OwnedBackupSchema)` to create a new message.
  */
 export const OwnedBackupSchema: GenMessage<OwnedBackup> = /*@__PURE__*/
-  messageDesc(file_nora_backup_v1_admin_service, 18);
+  messageDesc(file_nora_backup_v1_admin_service, 30);
 
 /**
  * Request of ListJobs. Filters that are not set let everything through.
@@ -618,7 +921,7 @@ export type ListJobsRequest = Message<"nora.backup.v1.ListJobsRequest"> & {
  * Use `create(ListJobsRequestSchema)` to create a new message.
  */
 export const ListJobsRequestSchema: GenMessage<ListJobsRequest> = /*@__PURE__*/
-  messageDesc(file_nora_backup_v1_admin_service, 19);
+  messageDesc(file_nora_backup_v1_admin_service, 31);
 
 /**
  * Response of ListJobs.
@@ -646,7 +949,7 @@ export type ListJobsResponse = Message<"nora.backup.v1.ListJobsResponse"> & {
  * Use `create(ListJobsResponseSchema)` to create a new message.
  */
 export const ListJobsResponseSchema: GenMessage<ListJobsResponse> = /*@__PURE__*/
-  messageDesc(file_nora_backup_v1_admin_service, 20);
+  messageDesc(file_nora_backup_v1_admin_service, 32);
 
 /**
  * Request of RetryJob.
@@ -667,7 +970,7 @@ export type RetryJobRequest = Message<"nora.backup.v1.RetryJobRequest"> & {
  * Use `create(RetryJobRequestSchema)` to create a new message.
  */
 export const RetryJobRequestSchema: GenMessage<RetryJobRequest> = /*@__PURE__*/
-  messageDesc(file_nora_backup_v1_admin_service, 21);
+  messageDesc(file_nora_backup_v1_admin_service, 33);
 
 /**
  * Response of RetryJob.
@@ -688,7 +991,7 @@ export type RetryJobResponse = Message<"nora.backup.v1.RetryJobResponse"> & {
  * Use `create(RetryJobResponseSchema)` to create a new message.
  */
 export const RetryJobResponseSchema: GenMessage<RetryJobResponse> = /*@__PURE__*/
-  messageDesc(file_nora_backup_v1_admin_service, 22);
+  messageDesc(file_nora_backup_v1_admin_service, 34);
 
 /**
  * Request of GetAuditLog. Filters that are not set let everything through.
@@ -752,7 +1055,7 @@ export type GetAuditLogRequest = Message<"nora.backup.v1.GetAuditLogRequest"> & 
  * Use `create(GetAuditLogRequestSchema)` to create a new message.
  */
 export const GetAuditLogRequestSchema: GenMessage<GetAuditLogRequest> = /*@__PURE__*/
-  messageDesc(file_nora_backup_v1_admin_service, 23);
+  messageDesc(file_nora_backup_v1_admin_service, 35);
 
 /**
  * Response of GetAuditLog.
@@ -780,7 +1083,7 @@ export type GetAuditLogResponse = Message<"nora.backup.v1.GetAuditLogResponse"> 
  * Use `create(GetAuditLogResponseSchema)` to create a new message.
  */
 export const GetAuditLogResponseSchema: GenMessage<GetAuditLogResponse> = /*@__PURE__*/
-  messageDesc(file_nora_backup_v1_admin_service, 24);
+  messageDesc(file_nora_backup_v1_admin_service, 36);
 
 /**
  * Running the platform. Called by its administrators (role admin), and served
@@ -940,6 +1243,78 @@ export const AdminService: GenService<{
     methodKind: "unary";
     input: typeof RestoreInPlaceRequestSchema;
     output: typeof RestoreInPlaceResponseSchema;
+  },
+  /**
+   * Adds a destination. It is not tried: TestDestination does that, before or
+   * after. Errors: ALREADY_EXISTS (DESTINATION_EXISTS, also for the same place
+   * under another id).
+   *
+   * @generated from rpc nora.backup.v1.AdminService.CreateDestination
+   */
+  createDestination: {
+    methodKind: "unary";
+    input: typeof CreateDestinationRequestSchema;
+    output: typeof CreateDestinationResponseSchema;
+  },
+  /**
+   * Returns a destination, without its secrets. Errors: NOT_FOUND
+   * (DESTINATION_NOT_FOUND).
+   *
+   * @generated from rpc nora.backup.v1.AdminService.GetDestination
+   */
+  getDestination: {
+    methodKind: "unary";
+    input: typeof GetDestinationRequestSchema;
+    output: typeof GetDestinationResponseSchema;
+  },
+  /**
+   * Lists the destinations by their ids, without their secrets.
+   *
+   * @generated from rpc nora.backup.v1.AdminService.ListDestinations
+   */
+  listDestinations: {
+    methodKind: "unary";
+    input: typeof ListDestinationsRequestSchema;
+    output: typeof ListDestinationsResponseSchema;
+  },
+  /**
+   * Changes a destination: its name, or how its place is reached (credentials,
+   * host keys, storage class). Secrets that are left out stay. Errors: NOT_FOUND
+   * (DESTINATION_NOT_FOUND); INVALID_ARGUMENT (INVALID_FIELD) for another place
+   * (add that as another destination) and for "default" (change the environment);
+   * ABORTED (ETAG_MISMATCH).
+   *
+   * @generated from rpc nora.backup.v1.AdminService.UpdateDestination
+   */
+  updateDestination: {
+    methodKind: "unary";
+    input: typeof UpdateDestinationRequestSchema;
+    output: typeof UpdateDestinationResponseSchema;
+  },
+  /**
+   * Forgets a destination; what lies there stays there. Errors: NOT_FOUND
+   * (DESTINATION_NOT_FOUND); FAILED_PRECONDITION (DESTINATION_IN_USE) while an
+   * agent names it, or a backup or a copy lies there; ABORTED (ETAG_MISMATCH).
+   *
+   * @generated from rpc nora.backup.v1.AdminService.DeleteDestination
+   */
+  deleteDestination: {
+    methodKind: "unary";
+    input: typeof DeleteDestinationRequestSchema;
+    output: typeof DeleteDestinationResponseSchema;
+  },
+  /**
+   * Tries a destination from this server: writes, reads, lists, renames (where a
+   * place has that) and deletes a small object. Answers with the steps up to the
+   * first that failed, why, and what to do. Errors: NOT_FOUND
+   * (DESTINATION_NOT_FOUND).
+   *
+   * @generated from rpc nora.backup.v1.AdminService.TestDestination
+   */
+  testDestination: {
+    methodKind: "unary";
+    input: typeof TestDestinationRequestSchema;
+    output: typeof TestDestinationResponseSchema;
   },
   /**
    * Tells whether there is room for another workspace: as long as what is stored

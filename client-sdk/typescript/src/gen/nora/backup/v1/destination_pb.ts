@@ -4,15 +4,17 @@
 
 import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
-import type { Timestamp } from "@bufbuild/protobuf/wkt";
-import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_duration, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { Failure } from "./progress_pb.js";
+import { file_nora_backup_v1_progress } from "./progress_pb.js";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file nora/backup/v1/destination.proto.
  */
 export const file_nora_backup_v1_destination: GenFile = /*@__PURE__*/
-  fileDesc("CiBub3JhL2JhY2t1cC92MS9kZXN0aW5hdGlvbi5wcm90bxIObm9yYS5iYWNrdXAudjEi7wIKC0Rlc3RpbmF0aW9uEhYKDmRlc3RpbmF0aW9uX2lkGAEgASgJEhQKDGRpc3BsYXlfbmFtZRgCIAEoCRIxCgVsb2NhbBgDIAEoCzIgLm5vcmEuYmFja3VwLnYxLkxvY2FsRGVzdGluYXRpb25IABIrCgJzMxgEIAEoCzIdLm5vcmEuYmFja3VwLnYxLlMzRGVzdGluYXRpb25IABIrCgJyMhgFIAEoCzIdLm5vcmEuYmFja3VwLnYxLlIyRGVzdGluYXRpb25IABItCgNzc2gYBiABKAsyHi5ub3JhLmJhY2t1cC52MS5Tc2hEZXN0aW5hdGlvbkgAEi8KC2NyZWF0ZV90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEZXRhZxgJIAEoCUIGCgRraW5kIiAKEExvY2FsRGVzdGluYXRpb24SDAoEcGF0aBgBIAEoCSKhAwoNUzNEZXN0aW5hdGlvbhIOCgZidWNrZXQYASABKAkSDgoGcmVnaW9uGAIgASgJEhAKCGVuZHBvaW50GAMgASgJEhUKDWFjY2Vzc19rZXlfaWQYBCABKAkSGQoRc2VjcmV0X2FjY2Vzc19rZXkYBSABKAkSFQoNc2Vzc2lvbl90b2tlbhgGIAEoCRIOCgZwcmVmaXgYByABKAkSRwoQYWRkcmVzc2luZ19zdHlsZRgIIAEoDjItLm5vcmEuYmFja3VwLnYxLlMzRGVzdGluYXRpb24uQWRkcmVzc2luZ1N0eWxlEhUKDXN0b3JhZ2VfY2xhc3MYCSABKAkSHgoWc2VydmVyX3NpZGVfZW5jcnlwdGlvbhgKIAEoCRISCgprbXNfa2V5X2lkGAsgASgJInEKD0FkZHJlc3NpbmdTdHlsZRIgChxBRERSRVNTSU5HX1NUWUxFX1VOU1BFQ0lGSUVEEAASGQoVQUREUkVTU0lOR19TVFlMRV9QQVRIEAESIQodQUREUkVTU0lOR19TVFlMRV9WSVJUVUFMX0hPU1QQAiKaAQoNUjJEZXN0aW5hdGlvbhIOCgZidWNrZXQYASABKAkSEAoIZW5kcG9pbnQYAiABKAkSDgoGcmVnaW9uGAMgASgJEhUKDWFjY2Vzc19rZXlfaWQYBCABKAkSGQoRc2VjcmV0X2FjY2Vzc19rZXkYBSABKAkSFQoNc2Vzc2lvbl90b2tlbhgGIAEoCRIOCgZwcmVmaXgYByABKAkiuQEKDlNzaERlc3RpbmF0aW9uEgwKBGhvc3QYASABKAkSDAoEcG9ydBgCIAEoDRIQCgh1c2VybmFtZRgDIAEoCRITCgtyZW1vdGVfcGF0aBgEIAEoCRITCgtwcml2YXRlX2tleRgFIAEoCRISCgpwYXNzcGhyYXNlGAYgASgJEhAKCHBhc3N3b3JkGAcgASgJEhAKCGhvc3Rfa2V5GAggASgJEhcKD3RydXN0X2ZpcnN0X2tleRgJIAEoCGIGcHJvdG8z", [file_google_protobuf_timestamp]);
+  fileDesc("CiBub3JhL2JhY2t1cC92MS9kZXN0aW5hdGlvbi5wcm90bxIObm9yYS5iYWNrdXAudjEikgMKC0Rlc3RpbmF0aW9uEhYKDmRlc3RpbmF0aW9uX2lkGAEgASgJEhQKDGRpc3BsYXlfbmFtZRgCIAEoCRIxCgVsb2NhbBgDIAEoCzIgLm5vcmEuYmFja3VwLnYxLkxvY2FsRGVzdGluYXRpb25IABIrCgJzMxgEIAEoCzIdLm5vcmEuYmFja3VwLnYxLlMzRGVzdGluYXRpb25IABIrCgJyMhgFIAEoCzIdLm5vcmEuYmFja3VwLnYxLlIyRGVzdGluYXRpb25IABItCgNzc2gYBiABKAsyHi5ub3JhLmJhY2t1cC52MS5Tc2hEZXN0aW5hdGlvbkgAEi8KC2NyZWF0ZV90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEZXRhZxgJIAEoCRINCgVwbGFjZRgKIAEoCRISCgppc19kZWZhdWx0GAsgASgIQgYKBGtpbmQieQoPRGVzdGluYXRpb25TdGVwEgwKBG5hbWUYASABKAkSCgoCb2sYAiABKAgSKwoIZHVyYXRpb24YAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SDgoGcmVhc29uGAQgASgJEg8KB21lc3NhZ2UYBSABKAkiigIKCkJhY2t1cENvcHkSFgoOZGVzdGluYXRpb25faWQYASABKAkSLwoFc3RhdGUYAiABKA4yIC5ub3JhLmJhY2t1cC52MS5CYWNrdXBDb3B5LlN0YXRlEi8KC3VwZGF0ZV90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIoCgdmYWlsdXJlGAQgASgLMhcubm9yYS5iYWNrdXAudjEuRmFpbHVyZSJYCgVTdGF0ZRIVChFTVEFURV9VTlNQRUNJRklFRBAAEhEKDVNUQVRFX1BFTkRJTkcQARITCg9TVEFURV9DT01QTEVURUQQAhIQCgxTVEFURV9GQUlMRUQQAyIgChBMb2NhbERlc3RpbmF0aW9uEgwKBHBhdGgYASABKAkioQMKDVMzRGVzdGluYXRpb24SDgoGYnVja2V0GAEgASgJEg4KBnJlZ2lvbhgCIAEoCRIQCghlbmRwb2ludBgDIAEoCRIVCg1hY2Nlc3Nfa2V5X2lkGAQgASgJEhkKEXNlY3JldF9hY2Nlc3Nfa2V5GAUgASgJEhUKDXNlc3Npb25fdG9rZW4YBiABKAkSDgoGcHJlZml4GAcgASgJEkcKEGFkZHJlc3Npbmdfc3R5bGUYCCABKA4yLS5ub3JhLmJhY2t1cC52MS5TM0Rlc3RpbmF0aW9uLkFkZHJlc3NpbmdTdHlsZRIVCg1zdG9yYWdlX2NsYXNzGAkgASgJEh4KFnNlcnZlcl9zaWRlX2VuY3J5cHRpb24YCiABKAkSEgoKa21zX2tleV9pZBgLIAEoCSJxCg9BZGRyZXNzaW5nU3R5bGUSIAocQUREUkVTU0lOR19TVFlMRV9VTlNQRUNJRklFRBAAEhkKFUFERFJFU1NJTkdfU1RZTEVfUEFUSBABEiEKHUFERFJFU1NJTkdfU1RZTEVfVklSVFVBTF9IT1NUEAIimgEKDVIyRGVzdGluYXRpb24SDgoGYnVja2V0GAEgASgJEhAKCGVuZHBvaW50GAIgASgJEg4KBnJlZ2lvbhgDIAEoCRIVCg1hY2Nlc3Nfa2V5X2lkGAQgASgJEhkKEXNlY3JldF9hY2Nlc3Nfa2V5GAUgASgJEhUKDXNlc3Npb25fdG9rZW4YBiABKAkSDgoGcHJlZml4GAcgASgJIrkBCg5Tc2hEZXN0aW5hdGlvbhIMCgRob3N0GAEgASgJEgwKBHBvcnQYAiABKA0SEAoIdXNlcm5hbWUYAyABKAkSEwoLcmVtb3RlX3BhdGgYBCABKAkSEwoLcHJpdmF0ZV9rZXkYBSABKAkSEgoKcGFzc3BocmFzZRgGIAEoCRIQCghwYXNzd29yZBgHIAEoCRIQCghob3N0X2tleRgIIAEoCRIXCg90cnVzdF9maXJzdF9rZXkYCSABKAhiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_nora_backup_v1_progress]);
 
 /**
  * A place where vaults are kept.
@@ -24,6 +26,8 @@ export type Destination = Message<"nora.backup.v1.Destination"> & {
    * Its id, chosen by the caller: 1 to 64 characters of a-z, 0-9, '-' and '_',
    * beginning with a letter or digit. "default" is the one that the operator's
    * environment gives (NORA_BACKUP_STORAGE); it can be tested but not changed here.
+   * When the environment names another place, the place before becomes
+   * "former-1", "former-2" and so on, with all backups that lie there.
    *
    * @generated from field: string destination_id = 1;
    */
@@ -98,6 +102,20 @@ export type Destination = Message<"nora.backup.v1.Destination"> & {
    * @generated from field: string etag = 9;
    */
   etag: string;
+
+  /**
+   * Output only. Where it is, for people: "s3://bucket/prefix at endpoint".
+   *
+   * @generated from field: string place = 10;
+   */
+  place: string;
+
+  /**
+   * Output only. Whether agents that name no destination go here now.
+   *
+   * @generated from field: bool is_default = 11;
+   */
+  isDefault: boolean;
 };
 
 /**
@@ -106,6 +124,140 @@ export type Destination = Message<"nora.backup.v1.Destination"> & {
  */
 export const DestinationSchema: GenMessage<Destination> = /*@__PURE__*/
   messageDesc(file_nora_backup_v1_destination, 0);
+
+/**
+ * One step of a test of a destination.
+ *
+ * @generated from message nora.backup.v1.DestinationStep
+ */
+export type DestinationStep = Message<"nora.backup.v1.DestinationStep"> & {
+  /**
+   * What was done: "connect", "write", "read", "list", "rename" or "delete".
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * Whether it went well.
+   *
+   * @generated from field: bool ok = 2;
+   */
+  ok: boolean;
+
+  /**
+   * How long it took.
+   *
+   * @generated from field: google.protobuf.Duration duration = 3;
+   */
+  duration?: Duration | undefined;
+
+  /**
+   * Why it failed: an ErrorReason without prefix, for example
+   * "DESTINATION_DENIED"; empty when it went well.
+   *
+   * @generated from field: string reason = 4;
+   */
+  reason: string;
+
+  /**
+   * What failed and what to do about it; empty when it went well.
+   *
+   * @generated from field: string message = 5;
+   */
+  message: string;
+};
+
+/**
+ * Describes the message nora.backup.v1.DestinationStep.
+ * Use `create(DestinationStepSchema)` to create a new message.
+ */
+export const DestinationStepSchema: GenMessage<DestinationStep> = /*@__PURE__*/
+  messageDesc(file_nora_backup_v1_destination, 1);
+
+/**
+ * A copy of a backup at another destination. Output only.
+ *
+ * @generated from message nora.backup.v1.BackupCopy
+ */
+export type BackupCopy = Message<"nora.backup.v1.BackupCopy"> & {
+  /**
+   * The destination.
+   *
+   * @generated from field: string destination_id = 1;
+   */
+  destinationId: string;
+
+  /**
+   * Where it stands.
+   *
+   * @generated from field: nora.backup.v1.BackupCopy.State state = 2;
+   */
+  state: BackupCopy_State;
+
+  /**
+   * When it was last changed.
+   *
+   * @generated from field: google.protobuf.Timestamp update_time = 3;
+   */
+  updateTime?: Timestamp | undefined;
+
+  /**
+   * Why it FAILED.
+   *
+   * @generated from field: nora.backup.v1.Failure failure = 4;
+   */
+  failure?: Failure | undefined;
+};
+
+/**
+ * Describes the message nora.backup.v1.BackupCopy.
+ * Use `create(BackupCopySchema)` to create a new message.
+ */
+export const BackupCopySchema: GenMessage<BackupCopy> = /*@__PURE__*/
+  messageDesc(file_nora_backup_v1_destination, 2);
+
+/**
+ * Where a copy stands.
+ *
+ * @generated from enum nora.backup.v1.BackupCopy.State
+ */
+export enum BackupCopy_State {
+  /**
+   * Not set.
+   *
+   * @generated from enum value: STATE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * It waits for a worker, or one is at it.
+   *
+   * @generated from enum value: STATE_PENDING = 1;
+   */
+  PENDING = 1,
+
+  /**
+   * Everything that the backup needs is there and was read back as stored.
+   *
+   * @generated from enum value: STATE_COMPLETED = 2;
+   */
+  COMPLETED = 2,
+
+  /**
+   * It was given up; the backup itself is untouched, and the next one of the
+   * agent is copied with what this one lacks. RetryJob tries again.
+   *
+   * @generated from enum value: STATE_FAILED = 3;
+   */
+  FAILED = 3,
+}
+
+/**
+ * Describes the enum nora.backup.v1.BackupCopy.State.
+ */
+export const BackupCopy_StateSchema: GenEnum<BackupCopy_State> = /*@__PURE__*/
+  enumDesc(file_nora_backup_v1_destination, 2, 0);
 
 /**
  * A folder on this machine.
@@ -126,7 +278,7 @@ export type LocalDestination = Message<"nora.backup.v1.LocalDestination"> & {
  * Use `create(LocalDestinationSchema)` to create a new message.
  */
 export const LocalDestinationSchema: GenMessage<LocalDestination> = /*@__PURE__*/
-  messageDesc(file_nora_backup_v1_destination, 1);
+  messageDesc(file_nora_backup_v1_destination, 3);
 
 /**
  * A bucket of an S3-compatible service.
@@ -221,7 +373,7 @@ export type S3Destination = Message<"nora.backup.v1.S3Destination"> & {
  * Use `create(S3DestinationSchema)` to create a new message.
  */
 export const S3DestinationSchema: GenMessage<S3Destination> = /*@__PURE__*/
-  messageDesc(file_nora_backup_v1_destination, 2);
+  messageDesc(file_nora_backup_v1_destination, 4);
 
 /**
  * How a bucket is addressed.
@@ -255,7 +407,7 @@ export enum S3Destination_AddressingStyle {
  * Describes the enum nora.backup.v1.S3Destination.AddressingStyle.
  */
 export const S3Destination_AddressingStyleSchema: GenEnum<S3Destination_AddressingStyle> = /*@__PURE__*/
-  enumDesc(file_nora_backup_v1_destination, 2, 0);
+  enumDesc(file_nora_backup_v1_destination, 4, 0);
 
 /**
  * A bucket of Cloudflare R2.
@@ -320,7 +472,7 @@ export type R2Destination = Message<"nora.backup.v1.R2Destination"> & {
  * Use `create(R2DestinationSchema)` to create a new message.
  */
 export const R2DestinationSchema: GenMessage<R2Destination> = /*@__PURE__*/
-  messageDesc(file_nora_backup_v1_destination, 3);
+  messageDesc(file_nora_backup_v1_destination, 5);
 
 /**
  * A folder on a machine that is reached over SSH (SFTP version 3).
@@ -402,5 +554,5 @@ export type SshDestination = Message<"nora.backup.v1.SshDestination"> & {
  * Use `create(SshDestinationSchema)` to create a new message.
  */
 export const SshDestinationSchema: GenMessage<SshDestination> = /*@__PURE__*/
-  messageDesc(file_nora_backup_v1_destination, 4);
+  messageDesc(file_nora_backup_v1_destination, 6);
 
