@@ -9,6 +9,7 @@ async fn verification(fixture: &Fixture, backup_id: &str, depth: VerifyDepth) ->
         backup_id: backup_id.to_owned(),
         owner_id: "owner".to_owned(),
         depth,
+        destination_id: String::new(),
         request: None,
     };
     let job = fixture.catalog.create_verification(verification, NOW).await;
