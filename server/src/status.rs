@@ -308,7 +308,8 @@ impl From<CatalogError> for ApiError {
             | E::BackupNotEnded { backup_id }
             | E::BackupNotCompleted { backup_id }
             | E::BackupInUse { backup_id }
-            | E::BackupProtected { backup_id } => Some(Resource::backup(backup_id)),
+            | E::BackupProtected { backup_id }
+            | E::CopyNotCompleted { backup_id, .. } => Some(Resource::backup(backup_id)),
             E::JobNotFound { job_id } | E::JobNotFailed { job_id, .. } => {
                 Some(Resource::of("nora.backup.v1.Job", job_id))
             }
@@ -318,7 +319,6 @@ impl From<CatalogError> for ApiError {
             | E::DestinationChanged { destination_id } => {
                 Some(Resource::of("nora.backup.v1.Destination", destination_id))
             }
-            E::CopyNotCompleted { backup_id, .. } => Some(Resource::backup(backup_id)),
             E::RestoreNotFound { restore_id }
             | E::DecisionMissing { restore_id, .. }
             | E::DecisionUnknown { restore_id, .. } => Some(Resource::restore(restore_id)),

@@ -267,6 +267,12 @@ async fn one_destination(standalone: &mut Standalone, destination: &Destination)
             ..DeregisterAgentRequest::default()
         })
         .await?;
+    // What was restored is at the same destination as what it was restored from.
+    for name in standalone.agent_names()? {
+        if name != "agent" {
+            forget(standalone, &name).await?;
+        }
+    }
     until("it can be forgotten", async || {
         match admin.delete_destination(request.clone()).await {
             Ok(_) => Ok(Some(())),
@@ -275,12 +281,6 @@ async fn one_destination(standalone: &mut Standalone, destination: &Destination)
         }
     })
     .await?;
-    // What was restored goes too, so that the next one has the same beginning.
-    for name in standalone.agent_names()? {
-        if name != "agent" {
-            forget(standalone, &name).await?;
-        }
-    }
     let listed = admin
         .list_destinations(ListDestinationsRequest::default())
         .await?
@@ -394,7 +394,7 @@ async fn a_test_names_the_step_that_failed_and_the_remedy() -> Result<()> {
         if !expected.is_empty() {
             assert_eq!(last.reason, expected, "{id}: {last:?}");
         }
-        let _ = named;
+        assert!(last.message.contains(named), "{id}: {last:?}");
         assert!(last.message.len() > 20, "{id}: {last:?}");
         for secret in ["not-the-secret", "not-the-password"] {
             assert!(!last.message.contains(secret), "{id}: {last:?}");

@@ -51,7 +51,17 @@ impl OpendalStore {
                 .create(path)
         };
         let temporary = root.join(TEMPORARY);
-        prepare(&temporary).map_err(|e| from_io("make the folder of", "the destination", &e))?;
+        prepare(&temporary).map_err(|e| {
+            let error = from_io("make the folder of", "the destination", &e);
+            match error.kind {
+                // Its path leads where no folders can be.
+                StoreErrorKind::NotFound => StoreError {
+                    kind: StoreErrorKind::Misconfigured,
+                    ..error
+                },
+                _ => error,
+            }
+        })?;
         let failed = |e: io::Error| {
             from_io(
                 "make a folder for unfinished writes in",
