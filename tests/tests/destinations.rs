@@ -26,7 +26,7 @@ use services::{
 };
 
 const OWNER: &str = "user-1";
-const SETTLE: Duration = Duration::from_secs(60);
+const SETTLE: Duration = Duration::from_mins(1);
 const LOOK: Duration = Duration::from_millis(50);
 
 fn local(id: &str, path: &Path) -> Destination {

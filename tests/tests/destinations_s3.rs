@@ -260,11 +260,14 @@ async fn over_tls_damage_is_noticed_and_an_authority_is_named_by_its_file() -> R
     Ok(())
 }
 
+/// Variables that are changed, the reason that comes of it, and words of its message.
+type Case<'a> = (&'a [(&'a str, String)], &'a str, &'a [&'a str]);
+
 #[tokio::test]
 async fn what_is_wrong_is_named_and_no_credential_shown() -> Result<()> {
     let reader = ["ACCESS_KEY_ID", "SECRET_ACCESS_KEY"]
         .map(|name| (name, address(&format!("NORA_TEST_S3_READER_{name}"))));
-    let cases: [(&[(&str, String)], &str, &[&str]); 3] = [
+    let cases: [Case<'_>; 3] = [
         (
             &[("SECRET_ACCESS_KEY", WRONG.to_owned())],
             "DESTINATION_DENIED",

@@ -292,7 +292,10 @@ impl SshArgs {
             ssh.port = port.into();
         }
         if !self.host_keys.is_empty() {
-            ssh.host_key = self.host_keys.join("\n").trim().to_owned();
+            self.host_keys
+                .join("\n")
+                .trim()
+                .clone_into(&mut ssh.host_key);
         }
         if let Some(trust) = self.trust_first_key {
             ssh.trust_first_key = trust;

@@ -263,7 +263,8 @@ mod tests {
             secret(b"-----BEGIN\nab\n-----END"),
             "-----BEGIN\nab\n-----END"
         );
-        for wrong in [&b""[..], b" \n\n", b"\xff", &[b'x'; (64 << 10) + 1]] {
+        let long = vec![b'x'; (64 << 10) + 1];
+        for wrong in [&b""[..], b" \n\n", b"\xff", &long] {
             let error = read(wrong).expect_err("no secret");
             assert!(error.message.contains("--ssh-password-file"), "{error}");
         }
