@@ -212,7 +212,7 @@ impl Standalone {
         loop {
             tokio::time::sleep(Duration::from_millis(QUIET_MS)).await;
             let now = self.processor_ticks()?;
-            if now - before <= QUIET_TICKS {
+            if now - before <= QUIET_TICKS && !self.waits_for_disk()? {
                 return Ok(());
             }
             if Instant::now() > deadline {
@@ -220,6 +220,20 @@ impl Standalone {
             }
             before = now;
         }
+    }
+
+    /// Whether one of its threads waits for a disk: at work, though it takes no time.
+    fn waits_for_disk(&self) -> Result<bool> {
+        let pid = self.running.as_ref().context("it does not run")?.id();
+        for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+            // A thread may end meanwhile.
+            let stat = fs::read_to_string(task?.path().join("stat")).unwrap_or_default();
+            let state = stat.rsplit(')').next().unwrap_or_default();
+            if state.trim_start().starts_with('D') {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn processor_ticks(&self) -> Result<u64> {
