@@ -352,7 +352,7 @@ async fn a_test_names_the_step_that_failed_and_the_remedy() -> Result<()> {
         (
             with_s3(&|s3| s3.secret_access_key = "not-the-secret".to_owned()),
             "DESTINATION_DENIED",
-            "destination.s3",
+            "s3.secret_access_key is not the secret of the access key",
         ),
         (
             with_s3(&|s3| s3.bucket = "nora-not-there".to_owned()),
