@@ -6,7 +6,7 @@
 //! pool for both, and rows that a transaction will change are locked when read;
 //! nothing there waits without a limit, or makes others wait without one.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::Path, time::Duration};
 
 use migrations::{Migrator, MigratorTrait as _};
 use sea_orm::{
@@ -17,7 +17,7 @@ use sea_orm::{
         sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
     },
 };
-use tokio::{net::TcpStream, sync::Notify};
+use tokio::{net::TcpStream, sync::watch};
 
 use crate::{CatalogError, CatalogSettings, DatabaseUrl, error::Doing as _, limits};
 
@@ -39,7 +39,7 @@ pub(crate) struct Connection {
     sqlite: bool,
     url: DatabaseUrl,
     /// Told after each commit that may have made work for the dispatcher.
-    work: Arc<Notify>,
+    work: watch::Sender<()>,
 }
 
 impl Connection {
@@ -63,7 +63,7 @@ impl Connection {
             write,
             sqlite,
             url: url.clone(),
-            work: Arc::default(),
+            work: watch::Sender::default(),
         })
     }
 
@@ -82,7 +82,7 @@ impl Connection {
         Ok(Tx {
             inner,
             doing,
-            work: Arc::clone(&self.work),
+            work: self.work.clone(),
         })
     }
 
@@ -164,8 +164,8 @@ impl Connection {
         })
     }
 
-    pub(crate) async fn work_added(&self) {
-        self.work.notified().await;
+    pub(crate) fn work(&self) -> watch::Receiver<()> {
+        self.work.subscribe()
     }
 }
 
@@ -204,7 +204,7 @@ pub(crate) async fn dial(url: &DatabaseUrl) -> Result<(), CatalogError> {
 pub(crate) struct Tx {
     inner: DatabaseTransaction,
     doing: &'static str,
-    work: Arc<Notify>,
+    work: watch::Sender<()>,
 }
 
 impl Tx {
@@ -232,11 +232,11 @@ impl Tx {
         Ok(())
     }
 
-    /// Makes it so, and wakes the dispatcher.
+    /// Makes it so, and wakes who waits for work.
     pub(crate) async fn commit_with_work(self) -> Result<(), CatalogError> {
-        let work = Arc::clone(&self.work);
+        let work = self.work.clone();
         self.commit().await?;
-        work.notify_one();
+        work.send_replace(());
         Ok(())
     }
 }

@@ -90,6 +90,7 @@ pub use audit::{AuditEntry, AuditFilter};
 pub use error::CatalogError;
 pub use in_place::{InPlaceResult, NewInPlace};
 pub use model::*;
+pub use outbox::Work;
 pub use overview::{AllBackupsFilter, JobCondition, JobFilter};
 pub use patterns::Patterns;
 pub use recovered::{Adopt, Adopted, RecoveredAgent, RecoveredBackup};

@@ -9,10 +9,27 @@ use sea_orm::{
     sea_query::{Expr, ExprTrait as _, LockBehavior, LockType},
 };
 
+use tokio::sync::watch;
+
 use crate::{
     Catalog, CatalogError, DispatchItem, JobState, Urgency, connection::Tx, entities::jobs,
     error::Doing as _, limits, partial::is_in_state,
 };
+
+/// Hears of work that calls through a catalog, or a clone of it, add. Other
+/// processes' calls don't show here.
+#[derive(Clone, Debug)]
+pub struct Work(watch::Receiver<()>);
+
+impl Work {
+    /// Returns when there may be a job to be dispatched that was not there when
+    /// this returned before. Never, once the catalog is gone.
+    pub async fn added(&mut self) {
+        if self.0.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
 
 /// The columns read, in this order.
 type Row = (String, String, Urgency, i64);
@@ -126,11 +143,9 @@ impl Catalog {
         Ok(changed.rows_affected)
     }
 
-    /// Returns when a call through this catalog (or a clone of it) may have
-    /// made a job that is to be dispatched; one waiter is woken at a time. Other
-    /// processes' calls don't show here: poll besides.
-    pub async fn work_added(&self) {
-        self.connection.work_added().await;
+    /// Word of work from now on.
+    pub fn work(&self) -> Work {
+        Work(self.connection.work())
     }
 
     async fn dispatch_items(

@@ -12,6 +12,10 @@ use proto::queue::v1::JobEvent;
 
 use crate::QueueError;
 
+/// The subject under which a process says that it made, or set free, jobs of which
+/// the queue is to be told: it is not the one that tells it.
+pub const WORK: &str = "work";
+
 /// Brings news of jobs to all who watch, as well as it can: events may get lost.
 #[async_trait]
 pub trait EventBus: Send + Sync {

@@ -5,20 +5,19 @@
 //! missing (queued for long without being claimed) is sent again. A doubled message is harmless,
 //! so any number of replicas may run this.
 //!
-//! A round begins when this process made a job, and several times a second besides.
+//! A round begins when this process made a job, when another one says on the event bus that it
+//! did ([`queue::WORK`]), and several times a second besides.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use catalog::DispatchItem;
 use futures::{StreamExt as _, stream};
 use queue::{Route, Urgency};
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 use tracing::{debug, warn};
 
 use crate::{backoff::Backoff, clock::now_ms, state::State, status::ApiError};
 
-/// How long to wait for work of other processes.
-const POLL: Duration = Duration::from_millis(500);
 /// Jobs in one round at the most.
 const PAGE: u64 = 200;
 /// How long a page is in this replica's hands: longer than it takes to send.
@@ -33,32 +32,59 @@ const STALE_PATIENCE: u32 = 10;
 
 /// Runs until the server is told to stop.
 pub async fn run(state: Arc<State>) {
+    let told = Notify::new();
+    tokio::select! {
+        () = rounds(&state, &told) => {}
+        () = hear_others(&state, &told) => {}
+    }
+}
+
+/// Wakes `told` whenever another process says that it has work. Never returns.
+async fn hear_others(state: &State, told: &Notify) {
+    loop {
+        match state.bus.subscribe(queue::WORK).await {
+            Ok(mut news) => {
+                while news.next().await.is_some() {
+                    told.notify_one();
+                }
+            }
+            Err(error) => debug!(%error, "hear of other processes' work"),
+        }
+        tokio::time::sleep(state.dispatch_poll).await;
+    }
+}
+
+async fn rounds(state: &State, told: &Notify) {
+    let mut work = state.catalog.work();
     let mut backoff = Backoff::new();
     let mut next_stale = Instant::now() + STALE_POLL;
     loop {
         let round = async {
-            let mut sent = dispatch(&state, false).await?;
+            let mut sent = dispatch(state, false).await?;
             if Instant::now() >= next_stale {
                 next_stale = Instant::now() + STALE_POLL;
-                sent = sent.max(dispatch(&state, true).await?);
+                sent = sent.max(dispatch(state, true).await?);
             }
             Ok::<u64, ApiError>(sent)
         };
+        let mut failed = false;
         let wait = match round.await {
             Ok(PAGE..) => Duration::ZERO,
             Ok(_) => {
                 backoff.reset();
-                POLL
+                state.dispatch_poll
             }
             Err(error) => {
                 warn!(%error, "dispatch jobs");
+                failed = true;
                 backoff.failed()
             }
         };
         tokio::select! {
             biased;
             () = state.stop.asked.cancelled() => return,
-            () = state.catalog.work_added(), if wait == POLL => {}
+            () = work.added(), if !failed => {}
+            () = told.notified(), if !failed => {}
             () = tokio::time::sleep(wait) => {}
         }
     }

@@ -107,6 +107,7 @@ pub async fn run(
         vault_settings: parts.vault,
         slow_reader: settings.slow_reader,
         redispatch: settings.redispatch,
+        dispatch_poll: settings.dispatch_poll,
         schedule_poll: settings.schedule_poll,
         retention: crate::retention::rules(settings.limit_per_agent, settings.retention_days),
         storage_limit_bytes: settings.storage_mb as u64 * 1024 * 1024,

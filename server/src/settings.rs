@@ -143,6 +143,11 @@ pub struct ServerSettings {
           default_value = REDISPATCH.default_text, value_parser = |text: &str| REDISPATCH.millis(text))]
     pub redispatch: Duration,
 
+    /// Milliseconds after which a server looks for jobs of which no other process has told it
+    #[arg(long = "dispatch-poll-ms", env = DISPATCH_POLL.variable, value_name = "MS",
+          default_value = DISPATCH_POLL.default_text, value_parser = |text: &str| DISPATCH_POLL.millis(text))]
+    pub dispatch_poll: Duration,
+
     /// Milliseconds between two looks for schedules that are due and backups that retention removes
     #[arg(long = "schedule-poll-ms", env = SCHEDULE_POLL.variable, value_name = "MS",
           default_value = SCHEDULE_POLL.default_text, value_parser = |text: &str| SCHEDULE_POLL.millis(text))]
@@ -242,6 +247,14 @@ const REDISPATCH: Whole = Whole {
     max: 3_600_000,
     unit: " milliseconds",
 };
+const DISPATCH_POLL: Whole = Whole {
+    variable: "NORA_BACKUP_DISPATCH_POLL_MS",
+    default: 500,
+    default_text: "500",
+    min: 50,
+    max: 600_000,
+    unit: " milliseconds",
+};
 const SCHEDULE_POLL: Whole = Whole {
     variable: "NORA_BACKUP_SCHEDULE_POLL_MS",
     default: 60_000,
@@ -298,6 +311,7 @@ impl Default for ServerSettings {
             slow_reader: Duration::from_millis(SLOW_READER.default),
             server_drain: Duration::from_millis(DRAIN.default),
             redispatch: Duration::from_millis(REDISPATCH.default),
+            dispatch_poll: Duration::from_millis(DISPATCH_POLL.default),
             schedule_poll: Duration::from_millis(SCHEDULE_POLL.default),
             limit_per_agent: LIMIT.default as usize,
             retention_days: RETENTION.default as usize,
@@ -325,6 +339,7 @@ impl std::fmt::Debug for ServerSettings {
             .field("slow_reader", &self.slow_reader)
             .field("server_drain", &self.server_drain)
             .field("redispatch", &self.redispatch)
+            .field("dispatch_poll", &self.dispatch_poll)
             .field("schedule_poll", &self.schedule_poll)
             .field("limit_per_agent", &self.limit_per_agent)
             .field("retention_days", &self.retention_days)

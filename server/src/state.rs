@@ -43,6 +43,8 @@ pub struct State {
     pub slow_reader: Duration,
     /// After which time word of a job is sent again.
     pub redispatch: Duration,
+    /// How often the dispatcher looks for work of which nobody told it.
+    pub dispatch_poll: Duration,
     /// How often to look for schedules that are due.
     pub schedule_poll: Duration,
     /// What retention keeps of every agent.

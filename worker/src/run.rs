@@ -12,7 +12,7 @@ use vault::{Keyring, VaultSettings};
 use crate::{
     jobs,
     ops::{self, Ops},
-    runner::{Shared, be_seen, clear_up, take_jobs},
+    runner::{Shared, be_seen, clear_up, take_jobs, tell_of_work},
     settings::WorkerSettings,
 };
 
@@ -67,7 +67,8 @@ pub async fn run(parts: WorkerParts, shutdown: CancellationToken) -> anyhow::Res
         tokio::join!(
             take_jobs(worker.clone()),
             clear_up(worker.clone()),
-            be_seen(worker.clone())
+            be_seen(worker.clone()),
+            tell_of_work(worker.clone())
         );
         served.cancel();
         anyhow::Ok(())

@@ -18,6 +18,7 @@
 //! - `execution`: one claimed job, from its claim to its end
 //! - `keeper`, `reporter`: what goes on beside it
 //! - `leftovers`: clearing up after workers that died
+//! - `presence`, `word`: what a worker says of itself, and of work that it makes
 
 use std::sync::Arc;
 
@@ -38,11 +39,12 @@ mod leftovers;
 mod presence;
 mod reporter;
 pub mod stop;
+mod word;
 
 #[cfg(test)]
 mod tests;
 
-pub(crate) use {intake::take_jobs, leftovers::clear_up, presence::be_seen};
+pub(crate) use {intake::take_jobs, leftovers::clear_up, presence::be_seen, word::tell_of_work};
 
 /// What does a job's work.
 pub(crate) type Work =

@@ -375,6 +375,7 @@ impl Site {
 /// Tells the queue of jobs that are due.
 async fn dispatch(catalog: catalog::Catalog, queue: Arc<queue::InProcessQueue>) {
     use queue::JobQueue as _;
+    let mut work = catalog.work();
     loop {
         let now_ms = crate::clock::now_ms();
         for item in catalog.undispatched_jobs(100, now_ms).await.unwrap() {
@@ -389,6 +390,6 @@ async fn dispatch(catalog: catalog::Catalog, queue: Arc<queue::InProcessQueue>) 
             catalog.mark_dispatched(&item, now_ms).await.unwrap();
         }
         let again = std::time::Duration::from_millis(20);
-        let _ = tokio::time::timeout(again, catalog.work_added()).await;
+        let _ = tokio::time::timeout(again, work.added()).await;
     }
 }

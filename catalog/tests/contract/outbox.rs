@@ -63,11 +63,14 @@ async fn a_worker_whose_clock_is_behind_takes_what_was_dispatched() {
 #[tokio::test]
 async fn new_work_wakes_the_dispatcher() {
     let fixture = Fixture::with_agent().await;
-    let waker = fixture.catalog.clone();
-    let waiting = tokio::spawn(async move { waker.work_added().await });
+    // Each of those who listen, whether it waits already or not.
+    let (mut waits, mut looks_later) = (fixture.catalog.work(), fixture.catalog.clone().work());
+    let waiting = tokio::spawn(async move { waits.added().await });
     fixture.backup("agent").await;
-    tokio::time::timeout(Duration::from_secs(10), waiting)
-        .await
-        .expect("woken")
-        .unwrap();
+    tokio::time::timeout(Duration::from_secs(10), async {
+        waiting.await.unwrap();
+        looks_later.added().await;
+    })
+    .await
+    .expect("woken");
 }

@@ -44,7 +44,7 @@ pub struct Rig {
     pub server: JoinHandle<anyhow::Result<()>>,
     keyring: Keyring,
     channel: Channel,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 /// Adds a token to each call.
@@ -146,8 +146,14 @@ impl Rig {
             server,
             keyring,
             channel,
-            _folder: folder,
+            folder,
         }
+    }
+
+    /// The catalog as another process has it.
+    pub async fn catalog_elsewhere(&self) -> Catalog {
+        let settings = CatalogSettings::sqlite(self.folder.path().join("catalog.db"));
+        Catalog::connect(&settings).await.unwrap()
     }
 
     pub fn channel(&self) -> Channel {

@@ -1,7 +1,10 @@
 //! Operations HTTP and reflection: what orchestrators, Prometheus and `buf curl` ask.
 
+use std::time::Duration;
+
 use futures::StreamExt as _;
-use queue::{JobQueue as _, Route, Urgency};
+use proto::queue::v1::JobEvent;
+use queue::{EventBus as _, JobQueue as _, Route, Urgency};
 use server::{Ops, install_metrics};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -123,4 +126,43 @@ async fn reflection_can_be_turned_off() {
     let requests = futures::stream::iter([ServerReflectionRequest::default()]);
     let status = client.server_reflection_info(requests).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::Unimplemented);
+}
+
+#[tokio::test]
+async fn work_of_other_processes_is_brought_to_the_queue_when_they_say_so() {
+    // By itself it would look in an hour.
+    let rig = Rig::start_with(|settings| settings.dispatch_poll = Duration::from_hours(1)).await;
+    rig.register("one", "ann").await;
+    let new = catalog::NewBackup {
+        agent_id: "one".to_owned(),
+        owner_id: "ann".to_owned(),
+        name: String::new(),
+        trigger: catalog::Trigger::Manual,
+        request: None,
+    };
+    let elsewhere = rig.catalog_elsewhere().await;
+    let backup = elsewhere.create_backup(new, now_ms()).await.unwrap();
+    let mut consumer = rig.queue.consume("default", 1).await.unwrap();
+    let word = JobEvent {
+        version: 1,
+        subject_id: queue::WORK.to_owned(),
+        ..JobEvent::default()
+    };
+    let said = async {
+        // Perhaps the server does not listen yet: it is said until it was heard.
+        let mut again = tokio::time::interval(Duration::from_millis(100));
+        loop {
+            again.tick().await;
+            rig.bus.publish(word.clone()).await.unwrap();
+        }
+    };
+    tokio::select! {
+        delivery = consumer.next() => {
+            let delivery = delivery.unwrap();
+            assert_eq!(delivery.job_id, backup.job_id);
+            delivery.ack().await.unwrap();
+        }
+        () = said => {}
+        () = tokio::time::sleep(Duration::from_secs(20)) => panic!("never dispatched"),
+    }
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use catalog::{BackupState, FailOutcome, Job, JobState, ReapOutcome};
-use futures::FutureExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use proto::queue::v1::JobEvent;
 use queue::EventBus as _;
 use tokio::sync::Notify;
@@ -389,4 +389,38 @@ fn job_fence(job: &Job) -> catalog::Fence {
         job_id: job.job_id.clone(),
         attempt: job.attempt,
     }
+}
+
+#[tokio::test]
+async fn work_that_a_job_sets_free_is_told_to_the_servers() {
+    let site = Site::new().await;
+    let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (began, goes_on) = (begun.clone(), go_on.clone());
+    let running = site.start_with(Arc::new(move |context: Arc<JobContext>| {
+        let (began, goes_on) = (began.clone(), goes_on.clone());
+        async move {
+            began.notify_one();
+            goes_on.notified().await;
+            complete(&context).await
+        }
+        .boxed()
+    }));
+    site.create_backup("agent").await;
+    begun.notified().await;
+    // It finds the agent busy, and waits for the first one's end.
+    let second = site.create_backup("agent").await;
+    site.job_until(&second.job_id, |job| {
+        !job.progress.waiting_reason.is_empty()
+    })
+    .await;
+    let mut news = site.bus.subscribe(queue::WORK).await.unwrap();
+    let telling = tokio::spawn(tell_of_work(running.shared.clone()));
+    go_on.notify_one();
+    let told = tokio::time::timeout(Duration::from_secs(10), news.next()).await;
+    assert_eq!(told.expect("told").unwrap().subject_id, queue::WORK);
+    go_on.notify_one();
+    let ended = site.job_ended(&second.job_id).await;
+    assert_eq!(ended.state, JobState::Completed);
+    running.stop().await;
+    telling.await.unwrap();
 }
