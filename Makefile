@@ -77,9 +77,9 @@ bench-remote: ## backups to real servers, beside restic and the transport's own 
 	cargo build --release --package nora-backup
 	$(SERVICES) run --only sshd,seaweedfs -- python3 bench/remote.py --target $(TARGET) --mib $(or $(MIB),1024) --runs $(or $(RUNS),3) $(if $(ONLY),--only $(ONLY))
 
-bench-fleet: ## servers and workers: how soon, how many, how it comes back (AWAY_SECONDS=10: a quick try)
+bench-fleet: ## servers and workers: how soon, how many, how it comes back (AWAY_SECONDS=10: a quick try; ONLY="begins small")
 	$(MAKE) programs
-	NORA_TEST_PROGRAMS=$(TARGET)/release $(SERVICES) run --only postgresql,rabbitmq -- $(TARGET)/debug/fleet-bench > $(TARGET)/bench-fleet.json
+	NORA_TEST_PROGRAMS=$(TARGET)/release $(SERVICES) run --only postgresql,rabbitmq -- $(TARGET)/debug/fleet-bench $(ONLY) > $(TARGET)/bench-fleet.json
 	python3 bench/rows.py $(TARGET)/bench/latest.json < $(TARGET)/bench-fleet.json
 
 bench-scale: ## very many schedules and lists (SCHEDULES=1000 BACKUPS=10000: a quick try)

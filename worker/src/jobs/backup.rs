@@ -19,6 +19,8 @@ use crate::{
 
 /// Every so many backups the vault is compacted, so that small packs don't pile up.
 const COMPACT_EVERY: u64 = 16;
+/// How long such a compaction waits: whoever makes a backup after a backup need not wait for it.
+const COMPACT_LATER_MS: i64 = 30_000;
 
 pub(super) async fn run(context: &Arc<JobContext>) -> Result<(), JobError> {
     let worker = &context.worker;
@@ -104,8 +106,10 @@ pub(super) async fn run(context: &Arc<JobContext>) -> Result<(), JobError> {
         })
         .await?;
     fail::fail_point!("worker-backup-completed");
-    if sequence.is_multiple_of(COMPACT_EVERY) || is_garbage_likely(context).await {
+    if is_garbage_likely(context).await {
         enqueue_compact(context, now_ms()).await;
+    } else if sequence.is_multiple_of(COMPACT_EVERY) {
+        enqueue_compact(context, now_ms() + COMPACT_LATER_MS).await;
     }
     Ok(())
 }
