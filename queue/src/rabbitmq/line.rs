@@ -13,7 +13,7 @@ use super::{ConnectError, dial::Dialer, error::because, link::Link};
 use crate::QueueError;
 
 /// First and longest wait before the next attempt.
-const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
 
 /// A line that is kept up.
 pub(super) struct Line {

@@ -151,11 +151,21 @@ impl Link {
         doing: &'static str,
         work: impl Future<Output = Result<T, QueueError>>,
     ) -> Result<T, QueueError> {
+        self.within_limit(CALL_LIMIT, doing, work).await
+    }
+
+    /// The same, with a time limit of one's own.
+    pub(super) async fn within_limit<T>(
+        &self,
+        limit: Duration,
+        doing: &'static str,
+        work: impl Future<Output = Result<T, QueueError>>,
+    ) -> Result<T, QueueError> {
         tokio::select! {
             biased;
             () = self.lost() => Err(because(doing, self.reason())),
-            done = timeout(CALL_LIMIT, work) => done.unwrap_or_else(|_| {
-                let message = format!("RabbitMQ did not answer in {} s", CALL_LIMIT.as_secs());
+            done = timeout(limit, work) => done.unwrap_or_else(|_| {
+                let message = format!("RabbitMQ did not answer in {} s", limit.as_secs());
                 self.check_blocked(doing)?;
                 self.fail(format!("{message} ({doing})"));
                 Err(because(doing, message))

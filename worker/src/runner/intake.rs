@@ -15,7 +15,7 @@ use super::{Shared, execution::execute};
 use crate::clock::now_ms;
 
 /// First and longest wait before a queue or a catalog that can't be reached is tried again.
-const AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+const AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
 
 /// Of so many slots one is kept for manual jobs; of a single one, none.
 const KEPT_ONE_IN: usize = 4;
@@ -115,7 +115,8 @@ struct Feed {
 
 enum FeedState {
     Connecting(BoxFuture<'static, Result<Box<dyn JobConsumer>, QueueError>>),
-    Connected(Box<dyn JobConsumer>),
+    /// Since then.
+    Connected(Box<dyn JobConsumer>, Instant),
 }
 
 impl Feed {
@@ -134,12 +135,12 @@ impl Feed {
             let error = match &mut self.state {
                 FeedState::Connecting(connecting) => match connecting.await {
                     Ok(consumer) => {
-                        self.state = FeedState::Connected(consumer);
+                        self.state = FeedState::Connected(consumer, Instant::now());
                         continue;
                     }
                     Err(error) => error,
                 },
-                FeedState::Connected(consumer) => match consumer.next_of(wanted).await {
+                FeedState::Connected(consumer, since) => match consumer.next_of(wanted).await {
                     Ok(delivery) => {
                         self.wait = AGAIN.0;
                         return delivery;
@@ -148,7 +149,13 @@ impl Feed {
                         tracing::warn!(pool = self.pool, %error, "receive a message");
                         continue;
                     }
-                    Err(error) => error,
+                    Err(error) => {
+                        // It went well for a while: this is a new trouble.
+                        if since.elapsed() > AGAIN.1 {
+                            self.wait = AGAIN.0;
+                        }
+                        error
+                    }
                 },
             };
             tracing::warn!(pool = self.pool, %error, "receive jobs");
@@ -227,3 +234,6 @@ fn settled(job_id: &str, result: Result<(), QueueError>) {
         tracing::debug!(job_id, %error, "settle a message");
     }
 }
+
+#[cfg(test)]
+mod tests;

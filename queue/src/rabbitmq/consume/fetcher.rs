@@ -30,6 +30,10 @@ use crate::{QueueError, Urgency, Wanted};
 /// How long what nobody wants any more is kept, before it is given back.
 const LINGER: Duration = Duration::from_millis(500);
 
+/// How long a queue may take to say what it has. One that comes up after its broker may leave the
+/// question unanswered for ever: it is asked again soon.
+const GET_LIMIT: Duration = Duration::from_secs(4);
+
 /// Fetches messages when they are wanted.
 pub(super) struct Fetcher {
     link: Arc<Link>,
@@ -212,7 +216,7 @@ impl Fetcher {
 
     async fn get(&self, urgency: Urgency) -> Result<Option<Message>, QueueError> {
         let queue = self.names.jobs(urgency);
-        let got = self.link.within(DOING, async {
+        let got = self.link.within_limit(GET_LIMIT, DOING, async {
             let got = self
                 .channel
                 .basic_get(queue.into(), BasicGetOptions::default())
