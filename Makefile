@@ -82,9 +82,9 @@ bench-fleet: ## servers and workers: how soon, how many, how it comes back (AWAY
 	NORA_TEST_PROGRAMS=$(TARGET)/release $(SERVICES) run --only postgresql,rabbitmq -- $(TARGET)/debug/fleet-bench $(ONLY) > $(TARGET)/bench-fleet.json
 	python3 bench/rows.py $(TARGET)/bench/latest.json < $(TARGET)/bench-fleet.json
 
-bench-scale: ## very many schedules and lists (SCHEDULES=1000 BACKUPS=10000: a quick try)
+bench-scale: ## very many schedules and lists (SCHEDULES=1000 BACKUPS=10000: a quick try; ONLY=lists)
 	$(MAKE) programs
-	NORA_TEST_PROGRAMS=$(TARGET)/release $(SERVICES) run --only postgresql,rabbitmq -- $(TARGET)/debug/scale-bench > $(TARGET)/bench-scale.json
+	NORA_TEST_PROGRAMS=$(TARGET)/release $(SERVICES) run --only postgresql,rabbitmq -- $(TARGET)/debug/scale-bench $(ONLY) > $(TARGET)/bench-scale.json
 	python3 bench/rows.py $(TARGET)/bench/latest.json < $(TARGET)/bench-scale.json
 
 # What is measured is a release; what measures need not be.

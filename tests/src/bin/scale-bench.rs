@@ -1,6 +1,7 @@
 //! Measures how much a fleet's catalog bears: very many schedules that are due at the
 //! same moment, and lists of very many backups. Prints one JSON row a figure, and how
-//! PostgreSQL reads each list to standard error; `make bench-scale` calls it.
+//! PostgreSQL reads each list to standard error; `make bench-scale` calls it. The names of
+//! parts (schedules, lists) as arguments: only those.
 //!
 //! Rows are copied within the database from one of each kind that the service itself
 //! has made.
@@ -10,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use proto::backup::v1::{
     ListBackupsRequest, UpdateScheduleRequest, backup, schedule::Frequency,
     schedule_service_client::ScheduleServiceClient,
@@ -40,8 +41,18 @@ async fn main() -> Result<()> {
     let number = |name: &str, default: u64| {
         env::var(name).map_or(Ok(default), |text| text.parse().context(name.to_owned()))
     };
-    let mut rows = schedules(number("SCHEDULES", 100_000)?).await?;
-    rows.push(lists(number("BACKUPS", 1_000_000)?).await?);
+    let mut parts: Vec<String> = env::args().skip(1).collect();
+    if parts.is_empty() {
+        parts = ["schedules", "lists"].map(str::to_owned).to_vec();
+    }
+    let mut rows = Vec::new();
+    for part in parts {
+        match part.as_str() {
+            "schedules" => rows.extend(schedules(number("SCHEDULES", 100_000)?).await?),
+            "lists" => rows.push(lists(number("BACKUPS", 1_000_000)?).await?),
+            other => bail!("{other}: there is no such part"),
+        }
+    }
     println!("{}", serde_json::to_string_pretty(&rows)?);
     Ok(())
 }
