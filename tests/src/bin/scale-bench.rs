@@ -261,9 +261,9 @@ async fn copies(
     fields: &str,
 ) -> Result<()> {
     let copy = format!(
-        "INSERT INTO {table} SELECT (jsonb_populate_record(NULL::{table}, to_jsonb(one) || \
-         jsonb_build_object({fields}))).* FROM (SELECT * FROM {table} LIMIT 1) AS one, \
-         generate_series(1, {count}) AS n"
+        "INSERT INTO {table} SELECT made.* FROM (SELECT * FROM {table} LIMIT 1) AS one, \
+         generate_series(1, {count}) AS n, LATERAL jsonb_populate_record(NULL::{table}, \
+         to_jsonb(one) || jsonb_build_object({fields})) AS made"
     );
     database
         .execute_unprepared(&copy)
