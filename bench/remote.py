@@ -193,6 +193,8 @@ def one_run(args, work: Path, remote, figures: dict, check: bool) -> None:
             warm(work / "agent")
             note("restic backup", restic.backup(work))
             note("restic restore", restic.restore(work / "restored-restic"))
+            # Ours counts as done when all is on the disk; this is what that costs afterwards.
+            note("restic's sync", run(["sync", "--file-system", str(work / "restored-restic")]))
             shutil.rmtree(work / "restored-restic")
         os.sync()
         note("restore", nora.restore(work / "restored"))
@@ -220,11 +222,13 @@ def rows(remote, figures: dict) -> list[dict]:
 
     together = (median("local") or 0) + (median("put") or 0)
     rss = max(median("backup rss") or 0, median("restore rss") or 0) / MIB
+    durable = median("restic restore") and median("restic restore") + median("restic's sync")
     total, backup, restore = remote.goals
     return [
         row(f"backup: time against a local one and {remote.tool} putting the stored bytes", over(median("backup"), together), "x", "<=", total),
         row("backup: speed against restic", over(median("restic backup"), median("backup")), "x", ">=", backup),
         row("restore: speed against restic", over(median("restic restore"), median("restore")), "x", ">=", restore),
+        row("restore: speed against restic and a sync, as ours is on the disk in the end", over(durable, median("restore")), "x", ">=", restore),
         row("peak RSS of the standalone", rss or None, "MiB", "<=", RSS_MIB_MAX),
         row("rotation of the vault, data objects untouched", median("rotate"), "s", "<", ROTATE_SECONDS_MAX),
     ]
