@@ -1,30 +1,26 @@
-//! Destinations: the one that the environment gives, under the id `default`, and those
-//! that were added. Host keys that were trusted at first sight.
+//! Destinations: those that were added, and what lies where.
+//!
+//! - `default`: the one that the environment gives
+//! - `host_keys`: host keys that were trusted at first sight
+//! - `users`: who uses one
 
 use sea_orm::{
-    ActiveValue::Set,
-    ColumnTrait as _, Condition, EntityTrait as _, PaginatorTrait as _, QueryFilter as _,
-    QueryOrder as _, QuerySelect as _,
-    sea_query::{Expr, OnConflict},
+    ActiveValue::Set, ColumnTrait as _, Condition, EntityTrait as _, QueryFilter as _,
+    QueryOrder as _, QuerySelect as _, sea_query::Expr,
 };
 
 use crate::{
-    Catalog, CatalogError, DEFAULT_DESTINATION, JobState, NewDestination, Page, PageRequest,
+    Catalog, CatalogError, DEFAULT_DESTINATION, NewDestination, Page, PageRequest,
     StoredDestination,
     connection::Tx,
-    entities::{
-        agents, backup_copies, backups, destinations, host_keys, jobs, restores, vault_keys,
-    },
+    entities::{agents, backup_copies, backups, destinations, vault_keys},
     error::Doing as _,
     pages,
 };
 
-/// What the places are called that the environment gave before.
-const FORMER: &str = "former-";
-/// How often the default one is registered before its failure is told.
-const REGISTER_ATTEMPTS_MAX: u32 = 5;
-/// Users of a destination that a refusal names.
-const NAMED_MAX: u64 = 5;
+mod default;
+mod host_keys;
+mod users;
 
 impl Catalog {
     /// A destination.
@@ -120,77 +116,6 @@ impl Catalog {
         Ok(ids)
     }
 
-    /// Makes what the environment describes the destination `default`. When it is another
-    /// place than before, the place before keeps its row under a new id, and whatever lies
-    /// there names that from then on; a place that was the default before takes over what
-    /// lies there.
-    pub async fn register_default(
-        &self,
-        new: &NewDestination,
-        now_ms: i64,
-    ) -> Result<(), CatalogError> {
-        let mut attempt = 0;
-        loop {
-            attempt += 1;
-            match self.register_default_once(new, now_ms).await {
-                // Another process did so at the same moment, or works on what is repointed.
-                Err(error)
-                    if attempt < REGISTER_ATTEMPTS_MAX
-                        && (error.is_unique_violation() || error.is_retryable()) => {}
-                result => return result,
-            }
-        }
-    }
-
-    async fn register_default_once(
-        &self,
-        new: &NewDestination,
-        now_ms: i64,
-    ) -> Result<(), CatalogError> {
-        let tx = self.begin("register default destination").await?;
-        let rows = destinations::Entity::find()
-            .order_by_asc(destinations::Column::DestinationId)
-            .lock_exclusive()
-            .all(tx.db())
-            .await
-            .doing(tx.doing())?;
-        let before = rows
-            .iter()
-            .find(|row| row.destination_id == DEFAULT_DESTINATION);
-        if let Some(before) = before.filter(|before| before.place == new.place) {
-            change(&tx, &before.destination_id, new, now_ms).await?;
-            return tx.commit().await;
-        }
-        if let Some(before) = before {
-            let former = free_former_id(&rows);
-            let moved = destinations::Model {
-                destination_id: former.clone(),
-                display_name: former.clone(),
-                etag: new_etag(),
-                update_time_ms: now_ms,
-                ..before.clone()
-            };
-            remove(&tx, DEFAULT_DESTINATION).await?;
-            insert(&tx, moved).await?;
-            repoint(&tx, DEFAULT_DESTINATION, &former).await?;
-            tracing::info!(
-                destination_id = former,
-                place = before.place,
-                "the former default destination"
-            );
-        }
-        insert(&tx, row(new, now_ms)).await?;
-        let back = rows
-            .iter()
-            .find(|row| row.destination_id.starts_with(FORMER) && row.place == new.place);
-        if let Some(back) = back {
-            repoint(&tx, &back.destination_id, DEFAULT_DESTINATION).await?;
-            repoint_agents(&tx, &back.destination_id).await?;
-            remove(&tx, &back.destination_id).await?;
-        }
-        tx.commit().await
-    }
-
     /// Adds a destination. Errors: `DestinationExists`, also for a place that is known.
     pub async fn create_destination(
         &self,
@@ -271,7 +196,7 @@ impl Catalog {
     ) -> Result<(), CatalogError> {
         let tx = self.begin("delete destination").await?;
         check_etag(&tx, destination_id, expected_etag).await?;
-        let used = users(&tx, destination_id).await?;
+        let used = users::users(&tx, destination_id).await?;
         if !used.is_empty() {
             return Err(CatalogError::DestinationInUse {
                 destination_id: destination_id.to_owned(),
@@ -285,45 +210,6 @@ impl Catalog {
             .doing(tx.doing())?;
         remove(&tx, destination_id).await?;
         tx.commit().await
-    }
-
-    /// The key that is remembered of a host.
-    pub async fn host_key(&self, host: &str, port: u16) -> Result<Option<String>, CatalogError> {
-        let row = host_keys::Entity::find_by_id((host.to_owned(), i32::from(port)))
-            .one(self.read())
-            .await;
-        Ok(row.doing("read host key")?.map(|row| row.host_key))
-    }
-
-    /// Remembers the key of a host that is not known yet; returns the one that counts.
-    pub async fn remember_host_key(
-        &self,
-        host: &str,
-        port: u16,
-        host_key: &str,
-        now_ms: i64,
-    ) -> Result<String, CatalogError> {
-        let tx = self.begin("remember host key").await?;
-        let row = host_keys::ActiveModel {
-            host: Set(host.to_owned()),
-            port: Set(i32::from(port)),
-            host_key: Set(host_key.to_owned()),
-            first_seen_ms: Set(now_ms),
-        };
-        let known = OnConflict::columns([host_keys::Column::Host, host_keys::Column::Port])
-            .do_nothing()
-            .to_owned();
-        host_keys::Entity::insert(row)
-            .on_conflict(known)
-            .exec_without_returning(tx.db())
-            .await
-            .doing(tx.doing())?;
-        let counts = host_keys::Entity::find_by_id((host.to_owned(), i32::from(port)))
-            .one(tx.db())
-            .await
-            .doing(tx.doing())?;
-        tx.commit().await?;
-        Ok(counts.map_or_else(|| host_key.to_owned(), |row| row.host_key))
     }
 }
 
@@ -407,120 +293,6 @@ async fn change(
         .await
         .doing(tx.doing())?;
     lock(tx, destination_id).await.map(stored)
-}
-
-/// Whatever names one destination names another from now on. What agents name stays: they
-/// follow the default.
-async fn repoint(tx: &Tx, from: &str, to: &str) -> Result<(), CatalogError> {
-    macro_rules! repoint {
-        ($table:ident) => {
-            $table::Entity::update_many()
-                .col_expr($table::Column::DestinationId, Expr::value(to))
-                .filter($table::Column::DestinationId.eq(from))
-        };
-    }
-    repoint!(backups).exec(tx.db()).await.doing(tx.doing())?;
-    repoint!(backup_copies)
-        .exec(tx.db())
-        .await
-        .doing(tx.doing())?;
-    repoint!(vault_keys).exec(tx.db()).await.doing(tx.doing())?;
-    repoint!(restores).exec(tx.db()).await.doing(tx.doing())?;
-    repoint!(jobs)
-        .filter(jobs::Column::State.is_in([JobState::Queued, JobState::Running]))
-        .exec(tx.db())
-        .await
-        .doing(tx.doing())?;
-    Ok(())
-}
-
-/// Agents that name a former place which is the default one again.
-async fn repoint_agents(tx: &Tx, from: &str) -> Result<(), CatalogError> {
-    for column in [
-        agents::Column::DestinationId,
-        agents::Column::SecondDestinationId,
-    ] {
-        agents::Entity::update_many()
-            .col_expr(column, Expr::value(DEFAULT_DESTINATION))
-            .filter(column.eq(from))
-            .exec(tx.db())
-            .await
-            .doing(tx.doing())?;
-    }
-    Ok(())
-}
-
-/// Who uses a destination, in words; empty: nobody.
-async fn users(tx: &Tx, destination_id: &str) -> Result<Vec<String>, CatalogError> {
-    let mut used = Vec::new();
-    let names_it = Condition::any()
-        .add(agents::Column::DestinationId.eq(destination_id))
-        .add(agents::Column::SecondDestinationId.eq(destination_id));
-    let query = agents::Entity::find().filter(names_it);
-    let count = query.clone().count(tx.db()).await.doing(tx.doing())?;
-    if count > 0 {
-        let names: Vec<String> = query
-            .select_only()
-            .column(agents::Column::AgentId)
-            .order_by_asc(agents::Column::AgentId)
-            .limit(NAMED_MAX)
-            .into_tuple()
-            .all(tx.db())
-            .await
-            .doing(tx.doing())?;
-        used.push(format!("it is named by {}", named("agent", &names, count)));
-    }
-    let query = backups::Entity::find().filter(backups::Column::DestinationId.eq(destination_id));
-    let count = query.clone().count(tx.db()).await.doing(tx.doing())?;
-    if count > 0 {
-        let names: Vec<String> = query
-            .select_only()
-            .column(backups::Column::BackupId)
-            .order_by_asc(backups::Column::BackupId)
-            .limit(NAMED_MAX)
-            .into_tuple()
-            .all(tx.db())
-            .await
-            .doing(tx.doing())?;
-        used.push(format!("it holds {}", named("backup", &names, count)));
-    }
-    let query = backup_copies::Entity::find()
-        .filter(backup_copies::Column::DestinationId.eq(destination_id));
-    let count = query.clone().count(tx.db()).await.doing(tx.doing())?;
-    if count > 0 {
-        let names: Vec<String> = query
-            .select_only()
-            .column(backup_copies::Column::BackupId)
-            .order_by_asc(backup_copies::Column::BackupId)
-            .limit(NAMED_MAX)
-            .into_tuple()
-            .all(tx.db())
-            .await
-            .doing(tx.doing())?;
-        used.push(format!(
-            "it holds copies of {}",
-            named("backup", &names, count)
-        ));
-    }
-    Ok(used)
-}
-
-/// "agents a, b and 3 more".
-fn named(what: &str, names: &[String], count: u64) -> String {
-    let s = if count == 1 { "" } else { "s" };
-    let shown = names.join(", ");
-    match count.saturating_sub(names.len() as u64) {
-        0 => format!("{what}{s} {shown}"),
-        more => format!("{what}{s} {shown} and {more} more"),
-    }
-}
-
-fn free_former_id(rows: &[destinations::Model]) -> String {
-    let numbers = rows.iter().filter_map(|row| {
-        let number = row.destination_id.strip_prefix(FORMER)?;
-        number.parse::<u64>().ok()
-    });
-    format!("{FORMER}{}", numbers.max().unwrap_or(0) + 1)
 }
 
 fn row(new: &NewDestination, now_ms: i64) -> destinations::Model {

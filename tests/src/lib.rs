@@ -6,6 +6,7 @@
 //! - [`standalone`]: starts, stops and kills a `nora-backup standalone`
 //! - [`fleet`]: servers and workers as processes of their own
 //! - [`api`]: talks to it over gRPC, with tokens for any user and role
+//! - [`keys`]: key-encryption keys and their rotation
 //! - [`cli`]: runs `nora-backup` commands and reads what they print
 //! - [`tree`]: describes a folder so exactly that two can be compared
 //! - [`containers`]: agents in containers of that engine
@@ -25,6 +26,7 @@ pub mod cli;
 pub mod containers;
 pub mod fixture;
 pub mod fleet;
+pub mod keys;
 pub mod mount;
 pub mod place;
 pub mod proxy;

@@ -11,8 +11,8 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use proto::backup::v1::{
-    Backup, DeregisterAgentRequest, KeyRotation, ListKeysRequest, Phase, RotateKeysRequest,
-    WatchKeyRotationRequest, admin_service_client::AdminServiceClient, backup, key, key_rotation,
+    Backup, DeregisterAgentRequest, ListKeysRequest, Phase,
+    admin_service_client::AdminServiceClient, backup, key as shown_key, key_rotation,
 };
 use sea_orm::{ConnectionTrait as _, Database};
 use services::{
@@ -20,69 +20,20 @@ use services::{
     cli::{command, said},
     fixture,
     fleet::{Fleet, Role},
-    standalone::{KEY, Standalone},
+    keys::{PREVIOUS, WRITING, begin_rotation, expect_rotated, key, rotate, watch_rotation},
+    standalone::Standalone,
     tree::{Tree, assert_same, describe},
     vaults::{self, Objects},
 };
 use tonic::{Code, Status};
 
 const OWNER: &str = "user-1";
-const WRITING: &str = "NORA_BACKUP_ENCRYPTION_KEY";
-const PREVIOUS: &str = "NORA_BACKUP_PREVIOUS_ENCRYPTION_KEYS";
-
-/// The n-th key; the first is the one that a standalone starts with.
-fn key(n: usize) -> String {
-    if n == 0 {
-        return KEY.to_owned();
-    }
-    format!("{n:02x}").repeat(32)
-}
-
-type Admin = AdminServiceClient<Authorized>;
-
-async fn begin_rotation(admin: &mut Admin, retire_previous: bool) -> Result<KeyRotation, Status> {
-    let request = RotateKeysRequest {
-        retire_previous,
-        request_id: String::new(),
-    };
-    let answer = admin.rotate_keys(request).await?.into_inner();
-    answer
-        .rotation
-        .ok_or_else(|| Status::internal("no rotation"))
-}
-
-async fn watch(admin: &mut Admin, rotation_id: &str) -> Result<KeyRotation> {
-    let request = WatchKeyRotationRequest {
-        rotation_id: rotation_id.to_owned(),
-    };
-    let mut stream = admin.watch_key_rotation(request).await?.into_inner();
-    let mut last = None;
-    while let Some(event) = stream.message().await? {
-        last = event.rotation;
-    }
-    last.context("a watch tells the state")
-}
-
-/// Rotates to the end, which must be a good one.
-async fn rotate(admin: &mut Admin, retire_previous: bool) -> Result<KeyRotation> {
-    let begun = begin_rotation(admin, retire_previous).await?;
-    let ended = watch(admin, &begun.rotation_id).await?;
-    expect_complete(&ended)?;
-    Ok(ended)
-}
-
-fn expect_complete(rotation: &KeyRotation) -> Result<()> {
-    let complete = rotation.state() == key_rotation::State::Completed;
-    ensure!(complete && rotation.vaults_failed == 0, "{rotation:?}");
-    Ok(())
-}
-
 /// The id of the key that the service writes with.
-async fn writing_key(admin: &mut Admin) -> Result<String> {
+async fn writing_key(admin: &mut AdminServiceClient<Authorized>) -> Result<String> {
     let keys = admin.list_keys(ListKeysRequest {}).await?.into_inner().keys;
     let writing = keys
         .into_iter()
-        .find(|key| key.role() == key::Role::Writing);
+        .find(|key| key.role() == shown_key::Role::Writing);
     Ok(writing.context("a writing key")?.key_id)
 }
 
@@ -179,7 +130,9 @@ async fn keys_are_rotated_while_backups_run_and_the_old_one_is_not_needed_any_mo
         expect_state(&ended, backup::State::Completed)?;
         backups.push((ended, describe(&root)?));
         let keys = admin.list_keys(ListKeysRequest {}).await?.into_inner().keys;
-        let old = keys.iter().find(|key| key.role() == key::Role::Previous);
+        let old = keys
+            .iter()
+            .find(|key| key.role() == shown_key::Role::Previous);
         let old = old.context("the previous key is listed")?;
         assert_eq!((old.vaults, old.vaults_only), (0, 0), "{old:?}");
         standalone.stop()?;
@@ -255,8 +208,8 @@ async fn a_rotation_killed_at_any_step_goes_on_and_every_vault_opens_meanwhile()
             standalone.remove_env("FAILPOINTS");
             standalone.launch().await?;
             let mut admin = standalone.administrators().await?;
-            let ended = watch(&mut admin, &begun.rotation_id).await?;
-            expect_complete(&ended).context(when.clone())?;
+            let ended = watch_rotation(&mut admin, &begun.rotation_id).await?;
+            expect_rotated(&ended).context(when.clone())?;
             assert_eq!(ended.vaults_done, 3, "{when}: {ended:?}");
             standalone.stop()?;
             expect_opens(&standalone, &new, true, &when)?;
@@ -320,7 +273,7 @@ async fn while_a_replica_writes_with_the_old_key_it_is_not_retired() -> Result<(
 
     // Everyone holds it, and one vault is not under it yet: nothing is taken away.
     let begun = begin_rotation(&mut admin, true).await?;
-    let refused = watch(&mut admin, &begun.rotation_id).await?;
+    let refused = watch_rotation(&mut admin, &begun.rotation_id).await?;
     assert_eq!(refused.state(), key_rotation::State::Failed);
     let failure = refused.failure.context("a failure")?;
     assert_eq!(failure.reason, "KEYS_NOT_ROTATED", "{}", failure.message);
