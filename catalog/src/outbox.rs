@@ -26,7 +26,7 @@ impl Work {
     /// this returned before. Never, once the catalog is gone.
     pub async fn added(&mut self) {
         if self.0.changed().await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }
