@@ -133,7 +133,10 @@ pub fn open(
         });
     }
     match &destination.kind {
-        Some(Kind::Local(local)) => Ok(Arc::new(OpendalStore::local(Path::new(&local.path))?)),
+        Some(Kind::Local(local)) => match OpendalStore::local(Path::new(&local.path)) {
+            Ok(store) => Ok(Arc::new(store)),
+            Err(error) => Err(no_folder(&names.name("local.path"), error)),
+        },
         Some(Kind::S3(s3)) => Ok(Arc::new(S3Store::s3(s3, names)?)),
         Some(Kind::R2(r2)) => Ok(Arc::new(S3Store::r2(r2, names)?)),
         Some(Kind::Ssh(ssh)) => Ok(Arc::new(SshStore::new(ssh, host_keys, names)?)),
@@ -145,4 +148,17 @@ pub fn open(
             detail: "of no known kind".to_owned(),
         }),
     }
+}
+
+/// Why a folder does not serve, with the field that names it and what to do.
+fn no_folder(field: &str, error: StoreError) -> StoreError {
+    let detail = match error.kind {
+        StoreErrorKind::Misconfigured => format!(
+            "{field} leads where no folder can be made ({}): set it to a folder on a disk of this \
+             machine, or make the folder above it",
+            error.detail
+        ),
+        _ => format!("{field}: {}", error.detail),
+    };
+    StoreError { detail, ..error }
 }

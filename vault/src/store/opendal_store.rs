@@ -53,9 +53,11 @@ impl OpendalStore {
         let temporary = root.join(TEMPORARY);
         prepare(&temporary).map_err(|e| {
             let error = from_io("make the folder of", "the destination", &e);
-            match error.kind {
+            match e.kind() {
                 // Its path leads where no folders can be.
-                StoreErrorKind::NotFound => StoreError {
+                io::ErrorKind::NotFound
+                | io::ErrorKind::NotADirectory
+                | io::ErrorKind::AlreadyExists => StoreError {
                     kind: StoreErrorKind::Misconfigured,
                     ..error
                 },

@@ -179,7 +179,7 @@ impl Admin {
         };
         let store = match self.state.destinations.open(&described) {
             Ok(store) => store,
-            Err(DestinationsError::Vault(error)) => return Ok(refused(&error)),
+            Err(DestinationsError::Vault(error)) => return Ok(refused(&described, &error)),
             Err(error) => return Err(error.into()),
         };
         Ok(answer(probe(&described, &*store).await))
@@ -289,14 +289,15 @@ fn shown(known: &StoredDestination, described: &Destination) -> Destination {
     }
 }
 
-/// It does not even open: the step that everything begins with has failed.
-fn refused(error: &VaultError) -> TestDestinationResponse {
+/// It does not even open: the step that everything begins with has failed. Administrators
+/// are told where it was looked for, which errors that others see leave out.
+fn refused(described: &Destination, error: &VaultError) -> TestDestinationResponse {
     TestDestinationResponse {
         ok: false,
         steps: vec![DestinationStep {
             name: "connect".to_owned(),
             reason: error.reason().to_owned(),
-            message: error.to_string(),
+            message: format!("{}: {error}", place(described)),
             ..DestinationStep::default()
         }],
     }

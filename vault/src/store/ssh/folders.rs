@@ -91,13 +91,14 @@ impl Made {
         if path == step.account.root
             && matches!(&failure, Failure::Status(status) if status.code == status::NO_SUCH_FILE)
         {
-            let above = parent(path);
+            let (above, field) = (parent(path), step.account.field("remote_path"));
+            let why = match step.sftp.attributes(Request::Stat(above)).await {
+                Ok(_) => format!("the server makes no folders in {above}: set it to another path"),
+                Err(_) => format!("{above} is not there: make it, or correct the path"),
+            };
             return Err(step.error(
                 StoreErrorKind::Misconfigured,
-                format!(
-                    "{} is {path}, and {above} is not there: make it, or correct the path",
-                    step.account.field("remote_path")
-                ),
+                format!("{field} is {path}, and {why}"),
             ));
         }
         Err(step.writing(path, 0, failure).await)
