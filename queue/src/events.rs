@@ -15,6 +15,17 @@ use crate::QueueError;
 /// The subject under which a process says that it made, or set free, jobs of which
 /// the queue is to be told: it is not the one that tells it.
 pub const WORK: &str = "work";
+/// The version of the events that this program publishes and reads.
+pub const EVENT_VERSION: u32 = 1;
+
+/// The event that says so.
+pub fn work() -> JobEvent {
+    JobEvent {
+        version: EVENT_VERSION,
+        subject_id: WORK.to_owned(),
+        ..JobEvent::default()
+    }
+}
 
 /// Brings news of jobs to all who watch, as well as it can: events may get lost.
 #[async_trait]

@@ -30,7 +30,7 @@ pub mod settings;
 
 pub use announce::{Announcement, Announcer, Nobody};
 pub use error::QueueError;
-pub use events::{EventBus, EventStream, WORK};
+pub use events::{EVENT_VERSION, EventBus, EventStream, WORK, work};
 pub use in_process::{InProcessBus, InProcessQueue};
 pub use jobs::{
     Delivery, JobConsumer, JobQueue, PoolDepth, Route, Settlement, Urgency, Verdict, Wanted,

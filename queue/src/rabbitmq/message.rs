@@ -4,9 +4,9 @@ use lapin::{BasicProperties, message::Delivery};
 use prost::Message as _;
 use proto::queue::v1::{JobEvent, JobMessage};
 
-use crate::Announcement;
+use crate::{Announcement, EVENT_VERSION};
 
-/// The version of both messages.
+/// The version of word of a job.
 const VERSION: u32 = 1;
 const PROTOBUF: &str = "application/x-protobuf";
 const CLOUD_EVENT: &str = "application/cloudevents+json; charset=utf-8";
@@ -58,9 +58,9 @@ pub(super) fn read_event(delivery: &Delivery) -> Result<JobEvent, String> {
     expect(delivery, EVENT)?;
     let event = JobEvent::decode(delivery.data.as_slice())
         .map_err(|error| format!("its body is no {EVENT}: {error}"))?;
-    if event.version != VERSION {
+    if event.version != EVENT_VERSION {
         return Err(format!(
-            "it has version {}, known is {VERSION}",
+            "it has version {}, known is {EVENT_VERSION}",
             event.version
         ));
     }

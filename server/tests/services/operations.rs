@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use proto::queue::v1::JobEvent;
 use queue::{EventBus as _, JobQueue as _, Route, Urgency};
 use server::{Ops, install_metrics};
 use tokio::{
@@ -143,17 +142,12 @@ async fn work_of_other_processes_is_brought_to_the_queue_when_they_say_so() {
     let elsewhere = rig.catalog_elsewhere().await;
     let backup = elsewhere.create_backup(new, now_ms()).await.unwrap();
     let mut consumer = rig.queue.consume("default", 1).await.unwrap();
-    let word = JobEvent {
-        version: 1,
-        subject_id: queue::WORK.to_owned(),
-        ..JobEvent::default()
-    };
     let said = async {
         // Perhaps the server does not listen yet: it is said until it was heard.
         let mut again = tokio::time::interval(Duration::from_millis(100));
         loop {
             again.tick().await;
-            rig.bus.publish(word.clone()).await.unwrap();
+            rig.bus.publish(queue::work()).await.unwrap();
         }
     };
     tokio::select! {

@@ -17,8 +17,6 @@ use super::{
 };
 use crate::{clock::now_ms, failure::JobError, progress::Gauge, sources::UndoLog};
 
-/// Version of the events that this program publishes.
-const EVENT_VERSION: u32 = 1;
 /// First and longest wait before a write of the catalog is tried again.
 const WRITE_AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
@@ -195,7 +193,7 @@ impl JobContext {
     pub(super) async fn announce(&self, progress: Option<Progress>, state_changed: bool) {
         let job = &self.lease.job;
         let event = JobEvent {
-            version: EVENT_VERSION,
+            version: queue::EVENT_VERSION,
             subject_id: job.subject_id().to_owned(),
             job_id: job.job_id.clone(),
             progress,

@@ -3,7 +3,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use proto::queue::v1::JobEvent;
 use tokio::time::timeout;
 
 use super::Shared;
@@ -20,12 +19,7 @@ pub(crate) async fn tell_of_work(worker: Arc<Shared>) {
         .await
         .is_some()
     {
-        let word = JobEvent {
-            version: 1,
-            subject_id: queue::WORK.to_owned(),
-            ..JobEvent::default()
-        };
-        match timeout(TELL_MAX, worker.bus.publish(word)).await {
+        match timeout(TELL_MAX, worker.bus.publish(queue::work())).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!(%error, "tell of work"),
             Err(_) => tracing::debug!("tell of work: the bus does not answer"),
