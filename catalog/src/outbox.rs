@@ -8,7 +8,6 @@ use sea_orm::{
     Select,
     sea_query::{Expr, ExprTrait as _, LockBehavior, LockType},
 };
-
 use tokio::sync::watch;
 
 use crate::{

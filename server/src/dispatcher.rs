@@ -67,8 +67,9 @@ async fn rounds(state: &State, told: &Notify) {
             }
             Ok::<u64, ApiError>(sent)
         };
-        let mut failed = false;
-        let wait = match round.await {
+        let done = round.await;
+        let failed = done.is_err();
+        let wait = match done {
             Ok(PAGE..) => Duration::ZERO,
             Ok(_) => {
                 backoff.reset();
@@ -76,7 +77,6 @@ async fn rounds(state: &State, told: &Notify) {
             }
             Err(error) => {
                 warn!(%error, "dispatch jobs");
-                failed = true;
                 backoff.failed()
             }
         };
