@@ -316,10 +316,10 @@ impl Site {
         }))
     }
 
-    /// Starts a worker that does other work.
-    pub(crate) fn start_with(&self, work: crate::runner::Work) -> Running {
+    /// What a worker of this site is made of.
+    pub(crate) fn shared(&self, work: crate::runner::Work) -> crate::runner::Shared {
         let store = OpendalStore::local(&self.temporary.path().join("store")).unwrap();
-        let shared = Arc::new(crate::runner::Shared {
+        crate::runner::Shared {
             catalog: self.catalog.clone(),
             queue: self.queue.clone(),
             bus: self.bus.clone(),
@@ -336,7 +336,12 @@ impl Site {
             name: format!("worker-{}", uuid::Uuid::now_v7()),
             shutdown: CancellationToken::new(),
             work,
-        });
+        }
+    }
+
+    /// Starts a worker that does other work.
+    pub(crate) fn start_with(&self, work: crate::runner::Work) -> Running {
+        let shared = Arc::new(self.shared(work));
         let task = tokio::spawn(crate::runner::take_jobs(shared.clone()));
         Running {
             shared,

@@ -82,20 +82,10 @@ impl Settlement for Settled {
 /// How long it takes to get a message.
 async fn time_to_message(script: impl IntoIterator<Item = Play>) -> Duration {
     let site = Site::new().await;
-    let running = site.start();
     let shared = Shared {
-        catalog: running.shared.catalog.clone(),
         queue: Arc::new(Script(Mutex::new(script.into_iter().collect()))),
-        bus: running.shared.bus.clone(),
-        destinations: running.shared.destinations.clone(),
-        keyring: running.shared.keyring.clone(),
-        vault_settings: running.shared.vault_settings.clone(),
-        settings: running.shared.settings.clone(),
-        name: "worker".to_owned(),
-        shutdown: running.shared.shutdown.clone(),
-        work: running.shared.work.clone(),
+        ..site.shared(Arc::new(|_| unreachable!("no job is run here")))
     };
-    running.stop().await;
     tokio::time::pause();
     let mut feed = Feed::new(Arc::new(shared), "default");
     let begun = Instant::now();
