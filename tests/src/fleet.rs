@@ -457,7 +457,8 @@ pub async fn http_get(port: u16, path: &str) -> Result<String> {
     tokio::time::timeout(Duration::from_secs(10), ask).await?
 }
 
-fn free_port() -> Result<u16> {
+/// A port that nobody listens on now.
+pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 

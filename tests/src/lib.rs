@@ -13,6 +13,7 @@
 //! - [`fixture`]: makes folders with every kind of entry
 //! - [`vaults`]: looks at what lies in a destination, from the outside
 //! - [`chaos`]: kills, stops and cuts off parts of a fleet under load, and checks
+//! - [`bench`]: what benchmarks are told, and how they tell their figures
 //! - [`mount`]: small file systems that fill up
 //! - [`proxy`]: does to connections what networks do
 //! - [`tls`]: TLS in front of a server that has none
@@ -21,6 +22,7 @@
 //! binary, the API and the files that it leaves.
 
 pub mod api;
+pub mod bench;
 pub mod chaos;
 pub mod cli;
 pub mod containers;

@@ -11,9 +11,10 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use proto::backup::v1::{WatchBackupRequest, backup};
-use serde_json::{Value, json};
+use serde_json::Value;
 use services::{
     api::{Api, expect_state},
+    bench::{parts, row},
     fixture,
     fleet::{Fleet, Role},
     services::Services,
@@ -38,14 +39,8 @@ const MIB: f64 = 1024.0 * 1024.0;
 async fn main() -> Result<()> {
     let away = env::var("AWAY_SECONDS").map_or(Ok(60), |text| text.parse())?;
     let away = Duration::from_secs(away);
-    let mut parts: Vec<String> = env::args().skip(1).collect();
-    if parts.is_empty() {
-        parts = ["begins", "small", "watchers", "broker", "database"]
-            .map(str::to_owned)
-            .to_vec();
-    }
     let mut rows = Vec::new();
-    for part in parts {
+    for part in parts(&["begins", "small", "watchers", "broker", "database"]) {
         match part.as_str() {
             "begins" => rows.push(begins().await?),
             "small" => rows.push(small().await?),
@@ -57,11 +52,6 @@ async fn main() -> Result<()> {
     }
     println!("{}", serde_json::to_string_pretty(&rows)?);
     Ok(())
-}
-
-fn row(measure: &str, value: f64, unit: &str, goal: &str, met: bool) -> Value {
-    let value = (value * 1_000.0).round() / 1_000.0;
-    json!({ "measure": measure, "value": value, "unit": unit, "goal": goal, "met": met })
 }
 
 /// From the call of CreateBackup to the first event that says RUNNING, or more.

@@ -17,9 +17,10 @@ use proto::backup::v1::{
     schedule_service_client::ScheduleServiceClient,
 };
 use sea_orm::{ConnectionTrait as _, Database, DatabaseConnection, FromQueryResult, Statement};
-use serde_json::{Value, json};
+use serde_json::Value;
 use services::{
     api::{Api, Authorized},
+    bench::{parts, row},
     fixture,
     fleet::{Fleet, Role},
 };
@@ -41,12 +42,8 @@ async fn main() -> Result<()> {
     let number = |name: &str, default: u64| {
         env::var(name).map_or(Ok(default), |text| text.parse().context(name.to_owned()))
     };
-    let mut parts: Vec<String> = env::args().skip(1).collect();
-    if parts.is_empty() {
-        parts = ["schedules", "lists"].map(str::to_owned).to_vec();
-    }
     let mut rows = Vec::new();
-    for part in parts {
+    for part in parts(&["schedules", "lists"]) {
         match part.as_str() {
             "schedules" => rows.extend(schedules(number("SCHEDULES", 100_000)?).await?),
             "lists" => rows.push(lists(number("BACKUPS", 1_000_000)?).await?),
@@ -55,11 +52,6 @@ async fn main() -> Result<()> {
     }
     println!("{}", serde_json::to_string_pretty(&rows)?);
     Ok(())
-}
-
-fn row(measure: &str, value: f64, unit: &str, goal: &str, met: bool) -> Value {
-    let value = (value * 1_000.0).round() / 1_000.0;
-    json!({ "measure": measure, "value": value, "unit": unit, "goal": goal, "met": met })
 }
 
 /// Two servers, no worker: what is claimed stays PENDING.

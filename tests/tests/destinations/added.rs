@@ -2,13 +2,14 @@
 
 use anyhow::{Context as _, Result};
 use proto::backup::v1::{
-    DeleteDestinationRequest, DeregisterAgentRequest, Destination, GetDestinationRequest,
-    ListDestinationsRequest, UpdateDestinationRequest, destination::Kind,
-    test_destination_request::Target,
+    DeleteDestinationRequest, Destination, GetDestinationRequest, ListDestinationsRequest,
+    UpdateDestinationRequest, destination::Kind, test_destination_request::Target,
 };
 use services::{api::reason, fixture, services::address, standalone::Standalone};
 
-use crate::support::{OWNER, add, local, register, restores_from, s3, ssh, try_out, until, verify};
+use crate::support::{
+    OWNER, add, deregister, local, register, restores_from, s3, ssh, try_out, until, verify,
+};
 
 #[tokio::test]
 async fn a_destination_added_at_run_time_is_tried_used_and_forgotten() -> Result<()> {
@@ -91,20 +92,12 @@ async fn one_destination(standalone: &mut Standalone, destination: &Destination)
     for named in ["agent", backup.backup_id.as_str()] {
         assert!(refused.message().contains(named), "{refused:?}");
     }
-    standalone
-        .control_plane()
-        .await?
-        .agents
-        .deregister_agent(DeregisterAgentRequest {
-            agent_id: "agent".to_owned(),
-            delete_backups: true,
-            ..DeregisterAgentRequest::default()
-        })
-        .await?;
+    deregister(standalone, "agent", true).await?;
     // What was restored is at the same destination as what it was restored from.
     for name in standalone.agent_names()? {
         if name != "agent" {
-            forget(standalone, &name).await?;
+            deregister(standalone, &name, false).await?;
+            std::fs::remove_dir_all(standalone.agent_dir(&name))?;
         }
     }
     until("it can be forgotten", async || {
@@ -125,19 +118,5 @@ async fn one_destination(standalone: &mut Standalone, destination: &Destination)
         .map(|one| one.destination_id.as_str())
         .collect();
     assert_eq!(ids, ["default"]);
-    Ok(())
-}
-
-async fn forget(standalone: &Standalone, agent_id: &str) -> Result<()> {
-    standalone
-        .control_plane()
-        .await?
-        .agents
-        .deregister_agent(DeregisterAgentRequest {
-            agent_id: agent_id.to_owned(),
-            ..DeregisterAgentRequest::default()
-        })
-        .await?;
-    std::fs::remove_dir_all(standalone.agent_dir(agent_id))?;
     Ok(())
 }

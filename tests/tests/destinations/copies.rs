@@ -1,26 +1,19 @@
 //! Copies of backups at a second destination.
 
 use anyhow::{Context as _, Result};
-use proto::backup::v1::{
-    DeleteBackupRequest, Destination, S3Destination, UpdateDestinationRequest, backup_copy,
-    destination::Kind, job,
-};
+use proto::backup::v1::{DeleteBackupRequest, UpdateDestinationRequest, backup_copy, job};
 use services::{api::reason, fixture, services::address, standalone::Standalone, vaults};
 
-use crate::support::{OWNER, add, copied, local, register, restores_from, s3, verify};
+use crate::support::{
+    OWNER, add, changed_s3, copied, register, register_with_second, restores_from, s3, verify,
+};
 
 #[tokio::test]
 async fn a_copy_outlives_the_first_place_and_goes_with_its_backup() -> Result<()> {
     let mut standalone =
         Standalone::prepare("destinations-copy")?.with_env("NORA_BACKUP_COMPACT_GRACE_MS", "0");
     standalone.launch().await?;
-    let second = standalone.outside_dir("second");
-    add(
-        &mut standalone.administrators().await?,
-        &local("second", &second),
-    )
-    .await?;
-    let root = register(&standalone, "agent", "", "second").await?;
+    let (root, second) = register_with_second(&standalone).await?;
     fixture::random_files(&root, 4, 1 << 20, 1)?;
     let mut user = standalone.user(OWNER).await?;
     let first = user.complete_backup("agent").await?.backup_id;
@@ -62,10 +55,9 @@ async fn a_copy_that_cannot_be_made_says_why_and_leaves_the_backup_alone() -> Re
     let mut standalone =
         Standalone::prepare("destinations-uncopied")?.with_env("NORA_BACKUP_JOB_RETRIES", "1");
     standalone.launch().await?;
-    let mut unreachable = s3("second");
-    if let Some(Kind::S3(s3)) = &mut unreachable.kind {
-        s3.secret_access_key = "not-the-secret".to_owned();
-    }
+    let unreachable = changed_s3(s3("second"), |s3| {
+        "not-the-secret".clone_into(&mut s3.secret_access_key);
+    });
     let mut admin = standalone.administrators().await?;
     add(&mut admin, &unreachable).await?;
     let root = register(&standalone, "agent", "", "second").await?;
@@ -80,16 +72,9 @@ async fn a_copy_that_cannot_be_made_says_why_and_leaves_the_backup_alone() -> Re
 
     // The right secret, and a new try.
     let request = UpdateDestinationRequest {
-        destination: Some(Destination {
-            kind: unreachable.kind.clone().map(|kind| match kind {
-                Kind::S3(s3) => Kind::S3(S3Destination {
-                    secret_access_key: address("NORA_TEST_S3_SECRET_ACCESS_KEY"),
-                    ..s3
-                }),
-                other => other,
-            }),
-            ..unreachable
-        }),
+        destination: Some(changed_s3(unreachable, |s3| {
+            s3.secret_access_key = address("NORA_TEST_S3_SECRET_ACCESS_KEY");
+        })),
         update_mask: None,
     };
     admin.update_destination(request).await?;
@@ -137,13 +122,7 @@ async fn a_kill_at_any_failpoint_of_a_copy_loses_neither_backup_nor_copy() -> Re
 async fn killed_at(failpoint: &str) -> Result<()> {
     let mut standalone = Standalone::prepare("destinations-killed")?;
     standalone.launch().await?;
-    let second = standalone.outside_dir("second");
-    add(
-        &mut standalone.administrators().await?,
-        &local("second", &second),
-    )
-    .await?;
-    let root = register(&standalone, "agent", "", "second").await?;
+    let (root, _) = register_with_second(&standalone).await?;
     fixture::random_files(&root, 3, 1 << 20, 1)?;
     standalone.stop()?;
     standalone.set_env("FAILPOINTS", format!("{failpoint}=pause"));

@@ -7,8 +7,8 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use proto::backup::v1::{
-    Agent, Backup, CreateDestinationRequest, CreateRestoreDraftRequest, Destination,
-    DirectorySource, LocalDestination, S3Destination, Source, SshDestination,
+    Agent, Backup, CreateDestinationRequest, CreateRestoreDraftRequest, DeregisterAgentRequest,
+    Destination, DirectorySource, LocalDestination, S3Destination, Source, SshDestination,
     TestDestinationRequest, TestDestinationResponse, VerifyBackupRequest, WatchVerificationRequest,
     admin_service_client::AdminServiceClient, backup_copy, destination::Kind, restore, source,
     test_destination_request::Target, verify_backup_request::Depth,
@@ -54,6 +54,17 @@ pub fn s3(id: &str) -> Destination {
             ..S3Destination::default()
         }),
     )
+}
+
+/// A destination on S3 with something else.
+pub fn changed_s3(
+    mut destination: Destination,
+    change: impl FnOnce(&mut S3Destination),
+) -> Destination {
+    if let Some(Kind::S3(s3)) = &mut destination.kind {
+        change(s3);
+    }
+    destination
 }
 
 pub fn ssh(id: &str) -> Destination {
@@ -113,6 +124,30 @@ pub async fn register(
     };
     standalone.control_plane().await?.register(agent).await?;
     Ok(root)
+}
+
+/// Registers `agent` with a second destination, `second`; the agent's folder and that one's.
+pub async fn register_with_second(standalone: &Standalone) -> Result<(PathBuf, PathBuf)> {
+    let second = standalone.outside_dir("second");
+    let mut admin = standalone.administrators().await?;
+    add(&mut admin, &local("second", &second)).await?;
+    let root = register(standalone, "agent", "", "second").await?;
+    Ok((root, second))
+}
+
+pub async fn deregister(
+    standalone: &Standalone,
+    agent_id: &str,
+    delete_backups: bool,
+) -> Result<()> {
+    let request = DeregisterAgentRequest {
+        agent_id: agent_id.to_owned(),
+        delete_backups,
+        ..DeregisterAgentRequest::default()
+    };
+    let mut agents = standalone.control_plane().await?.agents;
+    agents.deregister_agent(request).await?;
+    Ok(())
 }
 
 /// Looks until it is so: what has no event of its own.

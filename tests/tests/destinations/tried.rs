@@ -1,15 +1,15 @@
 //! What is said of a destination that can't be used.
 
-use std::{net::TcpListener, path::Path};
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use proto::backup::v1::{
     Destination, S3Destination, SshDestination, destination::Kind, test_destination_request::Target,
 };
-use services::{api::reason, standalone::Standalone};
+use services::{api::reason, fleet::free_port, standalone::Standalone};
 use tonic_types::StatusExt as _;
 
-use crate::support::{local, s3, ssh, try_out};
+use crate::support::{changed_s3, local, s3, ssh, try_out};
 
 const SECRETS: [&str; 2] = ["not-the-secret", "not-the-password"];
 
@@ -40,11 +40,7 @@ fn case(
 }
 
 fn with_s3(change: impl FnOnce(&mut S3Destination)) -> Destination {
-    let mut destination = s3("bucket");
-    if let Some(Kind::S3(s3)) = &mut destination.kind {
-        change(s3);
-    }
-    destination
+    changed_s3(s3("bucket"), change)
 }
 
 fn with_ssh(change: impl FnOnce(&mut SshDestination)) -> Destination {
@@ -55,16 +51,11 @@ fn with_ssh(change: impl FnOnce(&mut SshDestination)) -> Destination {
     destination
 }
 
-/// A port that nobody listens on.
-fn closed_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
 fn cases(file: &Path) -> Result<Vec<Case>> {
     // Of nobody: its private half was never kept.
     const ANOTHER_HOST_KEY: &str =
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIfnFjyMruv0L3g3YQHhx+hN0WJnm25GKGQiXB/Zcltu";
-    let (closed, in_file) = (closed_port()?, file.join("in-it"));
+    let (closed, in_file) = (free_port()?, file.join("in-it"));
     let at = format!("127.0.0.1:{closed}");
     let address = format!("http://{at}");
     let in_file_text = in_file.display().to_string();
