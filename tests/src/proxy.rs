@@ -231,6 +231,12 @@ impl Way {
                 },
             };
             let Ok(length @ 1..) = read else {
+                // Nobody is told of an end either while all stands still.
+                while self.fault(&mut settings) == Fault::Stall {
+                    if settings.changed().await.is_err() {
+                        return;
+                    }
+                }
                 let _ = to.shutdown().await;
                 return;
             };
