@@ -22,8 +22,7 @@ COUNTS = awk '/^test result:/ { p += $$4; f += $$6; i += $$8; s++ } \
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: ## a backup and a restore from end to end, on made-up data (ARGS=--docker: with a container)
-	cargo build --workspace --bins
+demo: build ## a backup and a restore from end to end, on made-up data (ARGS=--docker: with a container)
 	$(TARGET)/debug/nora-backup demo $(ARGS)
 
 build: ## everything that the tests need
@@ -67,13 +66,11 @@ fmt: $(BUF) ## put everything into form
 
 bench: bench-local bench-remote bench-fleet bench-scale ## all figures (MIB=64 RUNS=1: a quick try; ARGS=--disk: not in memory)
 
-bench-local: ## one machine, beside restic and tar|zstd|age
-	cargo build --package nora-backup-tests --bin services
+bench-local: build ## one machine, beside restic and tar|zstd|age
 	cargo build --release --package nora-backup
 	$(SERVICES) run --only docker -- python3 bench/run.py --target $(TARGET) --mib $(or $(MIB),1024) --runs $(or $(RUNS),3) --big $(or $(BIG),0) $(ARGS)
 
-bench-remote: ## backups to real servers, beside restic and the transport's own tool (ONLY=S3, ONLY=SSH)
-	cargo build --package nora-backup-tests --bin services
+bench-remote: build ## backups to real servers, beside restic and the transport's own tool (ONLY=S3, ONLY=SSH)
 	cargo build --release --package nora-backup
 	$(SERVICES) run --only sshd,seaweedfs -- python3 bench/remote.py --target $(TARGET) --mib $(or $(MIB),1024) --runs $(or $(RUNS),3) $(if $(ONLY),--only $(ONLY))
 
@@ -88,23 +85,20 @@ bench-scale: ## very many schedules and lists (SCHEDULES=1000 BACKUPS=10000: a q
 	python3 bench/rows.py $(TARGET)/bench/latest.json < $(TARGET)/bench-scale.json
 
 # What is measured is a release; what measures need not be.
-programs:
-	cargo build --workspace --bins
+programs: build
 	cargo build --release --package nora-backup-server --package nora-backup-worker
 
 bench-big: ## the same, with memory at 8 GiB
 	$(MAKE) bench-local BIG=8192
 
-chaos: ## faults under load (KILLS=200 SEED=1); docs/testing.md tells how to read it
-	cargo build --workspace --bins
+chaos: build ## faults under load (KILLS=200 SEED=1); docs/testing.md tells how to read it
 	$(TARGET)/debug/chaos --kills $(or $(KILLS),50) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 audit: ## licences and advisories of all dependencies (fetches the advisory database)
 	command -v cargo-deny >/dev/null || cargo install --locked cargo-deny@$(DENY_VERSION)
 	cargo deny check
 
-fleet: ## two servers and three workers with their services, for work by hand
-	cargo build --workspace --bins
+fleet: build ## two servers and three workers with their services, for work by hand
 	$(SERVICES) run -- $(TARGET)/debug/fleet
 
 services: build ## start the services for work by hand, and print their addresses
