@@ -72,7 +72,7 @@ bench-local: build ## one machine, beside restic and tar|zstd|age
 
 bench-remote: build ## backups to real servers, beside restic and the transport's own tool (ONLY=S3, ONLY=SSH)
 	cargo build --release --package nora-backup
-	$(SERVICES) run --only sshd,seaweedfs -- python3 bench/remote.py --target $(TARGET) --mib $(or $(MIB),1024) --runs $(or $(RUNS),3) $(if $(ONLY),--only $(ONLY))
+	$(SERVICES) run --only sshd,seaweedfs -- python3 bench/remote.py --target $(TARGET) --mib $(or $(MIB),1024) --runs $(or $(RUNS),3) $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
 bench-fleet: ## servers and workers: how soon, how many, how it comes back (AWAY_SECONDS=10: a quick try; ONLY="begins small")
 	$(MAKE) programs

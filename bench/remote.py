@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Backups to real servers, beside the peers that write to the same ones, in one run: against the sum
-of a local backup and the transport's own tool putting the stored bytes, and against restic. Prints
-tables; merges its rows into TARGET/bench/latest.json. `services run --only sshd,seaweedfs --
+of a local backup and the transport's own tool putting the stored bytes, and against restic. The
+programs work in memory (tmpfs) where there is room; the servers store on the disk. Prints tables; merges its rows into TARGET/bench/latest.json. `services run --only sshd,seaweedfs --
 bench/remote.py ...` gives it the servers. A new kind of server is a class like `Ssh` and a line in REMOTES."""
 import argparse, json, os, secrets, shutil, statistics, subprocess, sys
 from pathlib import Path
@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from measure import MIB, Failed, Measured, run, tree_bytes, warm
 from programs import PASSWORD, Nora, install, install_from_pypi
 from rows import merge, table
-from run import RSS_MIB_MAX, corpus, fresh, say
+from run import RSS_MIB_MAX, corpus, fresh, say, workplace
 
 
 # Seconds that a rotation of the vault may take.
@@ -193,7 +193,7 @@ def one_run(args, work: Path, remote, figures: dict, check: bool) -> None:
             warm(work / "agent")
             note("restic backup", restic.backup(work))
             note("restic restore", restic.restore(work / "restored-restic"))
-            # Ours counts as done when all is on the disk; this is what that costs afterwards.
+            # Ours counts as done when all is on the disk; this is what that costs afterwards (in memory: nothing).
             note("restic's sync", run(["sync", "--file-system", str(work / "restored-restic")]))
             shutil.rmtree(work / "restored-restic")
         os.sync()
@@ -240,6 +240,7 @@ def main() -> None:
     parser.add_argument("--program", type=Path, help="the program under test [default: TARGET/release/nora-backup]")
     parser.add_argument("--mib", type=int, default=1024, help="size of the corpus")
     parser.add_argument("--runs", type=int, default=3, help="runs of which the median is taken")
+    parser.add_argument("--disk", action="store_true", help="work on the disk, not in memory")
     parser.add_argument("--only", choices=[kind.name for kind in REMOTES], help="this kind of server alone")
     args = parser.parse_args()
     args.program = args.program or args.target / "release" / "nora-backup"
@@ -249,7 +250,8 @@ def main() -> None:
     args.log.write_text("")
     os.environ["BENCH_LOG"] = str(args.log)
     source, tools = corpus(place, args.mib), place / "tools"
-    print(f"\ncorpus of {args.mib} MiB ({tree_bytes(source) // MIB} MiB), medians of {args.runs}, {os.cpu_count()} cores, on disk")
+    folder, medium = workplace(place, args.mib, args.disk)
+    print(f"\ncorpus of {args.mib} MiB ({tree_bytes(source) // MIB} MiB), medians of {args.runs}, {os.cpu_count()} cores, {medium}")
     for kind in REMOTES:
         if args.only not in (None, kind.name):
             continue
@@ -259,7 +261,7 @@ def main() -> None:
         figures: dict[str, list[float]] = {}
         for number in range(args.runs):
             say(f"{kind.name}: run {number + 1} of {args.runs}")
-            work, remote = fresh(place / "work-remote"), kind(tools)
+            work, remote = fresh(folder), kind(tools)
             try:
                 subprocess.run(["cp", "-a", source, work / "agent"], check=True)
                 one_run(args, work, remote, figures, check=number == 0)

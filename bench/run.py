@@ -49,24 +49,25 @@ def corpus(path: Path, mib: int) -> Path:
     return folder
 
 
+def workplace(place: Path, mib: int, disk: bool) -> tuple[Path, str]:
+    """Where the programs read and write: in memory, unless that has no room or the disk is asked for."""
+    if not disk and MEMORY.is_dir():
+        if shutil.disk_usage(MEMORY).free > MEMORY_TIMES * mib * MIB:
+            return MEMORY / f"nora-bench-{os.getpid()}", "in memory"
+    return place / "work", "on disk"
+
+
 class Bench:
     def __init__(self, args: argparse.Namespace):
         self.args, self.place = args, args.target / "bench"
         self.place.mkdir(parents=True, exist_ok=True)
         self.log = self.place / "log"
         self.log.write_text("")
-        self.work, self.medium = self.workplace()
+        self.work, self.medium = workplace(self.place, args.mib, args.disk)
         os.environ["BENCH_LOG"] = str(self.log)
         self.program = args.program or args.target / "release" / "nora-backup"
         self.figures: dict[tuple[str, str, str], list[float]] = {}
         self.missing: list[str] = []
-
-    def workplace(self) -> tuple[Path, str]:
-        """Where the programs read and write."""
-        if not self.args.disk and MEMORY.is_dir():
-            if shutil.disk_usage(MEMORY).free > MEMORY_TIMES * self.args.mib * MIB:
-                return MEMORY / f"nora-bench-{os.getpid()}", "in memory"
-        return self.place / "work", "on disk"
 
     def note(self, program: str, step: str, what: str, value: float) -> None:
         self.figures.setdefault((program, step, what), []).append(value)
