@@ -76,13 +76,13 @@ fn cases(file: &Path) -> Result<Vec<Case>> {
             "nobody there",
             with_s3(|s3| s3.endpoint.clone_from(&address)),
             (Some("connect"), "DESTINATION_UNAVAILABLE"),
-            &[&at, "connection refused"],
+            &[&at, "connection refused", "s3.endpoint"],
         ),
         case(
             "the wrong password",
             with_ssh(|ssh| SECRETS[1].clone_into(&mut ssh.password)),
             (Some("connect"), "DESTINATION_DENIED"),
-            &["nora-password", "check the user name and the password"],
+            &["nora-password", "check ssh.username and ssh.password"],
         ),
         case(
             "a path where no folders can be",
@@ -94,7 +94,11 @@ fn cases(file: &Path) -> Result<Vec<Case>> {
             "a path that may not be written",
             with_ssh(|ssh| "/etc/nora".clone_into(&mut ssh.remote_path)),
             (Some("write"), "DESTINATION_DENIED"),
-            &["nora-password", "may not make a folder for /etc/nora"],
+            &[
+                "nora-password",
+                "may not make a folder for /etc/nora",
+                "set ssh.remote_path to",
+            ],
         ),
         case(
             "no host key",
@@ -114,7 +118,7 @@ fn cases(file: &Path) -> Result<Vec<Case>> {
             "nobody there",
             with_ssh(|ssh| ssh.port = closed.into()),
             (Some("connect"), "DESTINATION_UNAVAILABLE"),
-            &[&at, "is the port right?"],
+            &[&at, "ssh.host and ssh.port right?"],
         ),
         case(
             "a folder where no folders can be",

@@ -70,7 +70,7 @@ async fn a_host_that_is_not_there() {
     fails(
         &unknown,
         StoreErrorKind::Unavailable,
-        &["no-such-host.invalid has no address", "check the host name"],
+        &["no-such-host.invalid has no address", "check ssh.host"],
     )
     .await;
 }
@@ -224,7 +224,7 @@ async fn credentials_that_are_refused() {
         &[
             "does not let nora-password log in with the password",
             "it offers password",
-            "check the user name",
+            "check ssh.username and ssh.password",
         ],
     )
     .await;

@@ -38,10 +38,12 @@ pub(super) struct Connector {
     tls: Arc<ClientConfig>,
     /// Certificates of authorities that the system has.
     authorities: usize,
+    /// The name of the field that holds the address.
+    field: Arc<str>,
 }
 
 impl Connector {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(field: &str) -> Self {
         let mut roots = RootCertStore::empty();
         let found = rustls_native_certs::load_native_certs();
         let (authorities, _) = roots.add_parsable_certificates(found.certs);
@@ -54,6 +56,7 @@ impl Connector {
         Self {
             tls: Arc::new(tls),
             authorities,
+            field: field.into(),
         }
     }
 
@@ -65,11 +68,11 @@ impl Connector {
             .trim_end_matches(']')
             .to_owned();
         let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
-        let place = format!("{host}:{port}");
+        let (place, field) = (format!("{host}:{port}"), self.field.clone());
         let deadline = Instant::now() + CONNECT_MAX;
         let late = |stage: &str| {
             let detail = format!(
-                "{place} does not answer: no {stage} within {} s; check the address and that this \
+                "{place} does not answer: no {stage} within {} s; check {field} and that this \
                  machine may connect there",
                 CONNECT_MAX.as_secs()
             );
@@ -80,7 +83,7 @@ impl Connector {
             .map_err(|_| late("address for the name"))?
             .map_err(|error| {
                 let detail = format!(
-                    "the name {bare} of {place} is not known to DNS: {}",
+                    "the name {bare} of {place} is not known to DNS: {}; check {field}",
                     words(&error)
                 );
                 Failure::passing(StoreErrorKind::Unavailable, detail)
@@ -96,7 +99,10 @@ impl Connector {
             }
         }
         let tcp = reached.map_err(|error| {
-            let detail = format!("connect to {place}: {}", words(&error));
+            let detail = format!(
+                "connect to {place}: {}; does the service run there, and is {field} right?",
+                words(&error)
+            );
             Failure::passing(StoreErrorKind::Unavailable, detail)
         })?;
         prepare(&tcp).map_err(|error| {
@@ -107,7 +113,7 @@ impl Connector {
             return Ok(Wire::Plain(TokioIo::new(tcp)));
         }
         let name = ServerName::try_from(bare).map_err(|_| {
-            let detail = format!("{host} is no name that a certificate could have");
+            let detail = format!("{host} is no name that a certificate could have: check {field}");
             Failure::lasting(StoreErrorKind::Misconfigured, detail)
         })?;
         let shaken = timeout_at(deadline, TlsConnector::from(self.tls).connect(name, tcp))
@@ -115,7 +121,7 @@ impl Connector {
             .map_err(|_| late("TLS"))?;
         match shaken {
             Ok(tls) => Ok(Wire::Tls(Box::new(TokioIo::new(tls)))),
-            Err(error) => Err(tls_failure(&place, &error, self.authorities)),
+            Err(error) => Err(tls_failure(&place, &field, &error, self.authorities)),
         }
     }
 }
@@ -131,7 +137,7 @@ fn prepare(tcp: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-fn tls_failure(place: &str, error: &io::Error, authorities: usize) -> Failure {
+fn tls_failure(place: &str, field: &str, error: &io::Error, authorities: usize) -> Failure {
     use rustls::{CertificateError as Bad, Error as Tls};
     let cause = error
         .get_ref()
@@ -159,11 +165,13 @@ fn tls_failure(place: &str, error: &io::Error, authorities: usize) -> Failure {
         }
         Some(Tls::InvalidCertificate(
             Bad::NotValidForName | Bad::NotValidForNameContext { .. },
-        )) => untrusted("is of another name: use the name that it has in the address".to_owned()),
+        )) => untrusted(format!(
+            "is of another name: use the name that it has in {field}"
+        )),
         Some(Tls::InvalidCertificate(other)) => untrusted(format!("is not accepted: {other:?}")),
         Some(Tls::InvalidMessage(_)) => Failure::lasting(
             StoreErrorKind::Misconfigured,
-            format!("{place} does not speak TLS: is its address one with http://?"),
+            format!("{place} does not speak TLS: should {field} begin with http://?"),
         ),
         Some(other) => Failure::lasting(
             StoreErrorKind::Untrusted,

@@ -59,7 +59,7 @@ impl Transport {
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_MAX)
-            .build(Connector::new());
+            .build(Connector::new(&site.field("endpoint")));
         Self { client, site }
     }
 

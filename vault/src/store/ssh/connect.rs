@@ -201,8 +201,9 @@ async fn connect(account: &Account, until: Instant) -> Result<TcpStream, Fault> 
     };
     if addresses.is_empty() {
         return Err(unavailable(format!(
-            "the name {} has no address: check the host name and the DNS of this machine",
-            account.host
+            "the name {} has no address: check {} and the DNS of this machine",
+            account.host,
+            account.field("host")
         )));
     }
     let mut last = None;
@@ -212,14 +213,16 @@ async fn connect(account: &Account, until: Instant) -> Result<TcpStream, Fault> 
         let share = left / (addresses.len() - number) as u32;
         match timeout(share, TcpStream::connect(address)).await {
             Ok(Ok(socket)) => return Ok(socket),
-            Ok(Err(error)) => last = Some(unavailable(not_connected(&place, address, &error))),
+            Ok(Err(error)) => last = Some(unavailable(not_connected(account, address, &error))),
             Err(_) => {
                 last = Some(Fault::new(
                     StoreErrorKind::Timeout,
                     format!(
-                        "{place} ({}) does not answer within {} s: check the host, the port and the firewalls in between",
+                        "{place} ({}) does not answer within {} s: check {}, {} and the firewalls in between",
                         address.ip(),
-                        CONNECT_MAX.as_secs()
+                        CONNECT_MAX.as_secs(),
+                        account.field("host"),
+                        account.field("port")
                     ),
                 ));
             }
@@ -228,11 +231,13 @@ async fn connect(account: &Account, until: Instant) -> Result<TcpStream, Fault> 
     Err(last.unwrap_or_else(|| unavailable(format!("{place} has no address"))))
 }
 
-fn not_connected(place: &str, address: &SocketAddr, error: &std::io::Error) -> String {
-    let ip = address.ip();
+fn not_connected(account: &Account, address: &SocketAddr, error: &std::io::Error) -> String {
+    let (place, ip) = (account.place(), address.ip());
     match error.kind() {
         std::io::ErrorKind::ConnectionRefused => format!(
-            "{place} ({ip}) refuses connections: is the SSH server running there, and is the port right?"
+            "{place} ({ip}) refuses connections: is the SSH server running there, and are {} and {} right?",
+            account.field("host"),
+            account.field("port")
         ),
         _ => format!("{place} ({ip}) can't be reached: {error}"),
     }

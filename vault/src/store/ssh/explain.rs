@@ -59,7 +59,12 @@ impl Step<'_> {
             }
             status::PERMISSION_DENIED => self.error(
                 StoreErrorKind::Denied,
-                format!("{user} at {place} may not {} {path}: {}", self.action, said(status)),
+                format!(
+                    "{user} at {place} may not {} {path}: {}; allow it there, or set {} to a folder of {user}'s",
+                    self.action,
+                    said(status),
+                    self.account.field("remote_path")
+                ),
             ),
             status::FAILURE => self.error(
                 StoreErrorKind::Other,

@@ -139,12 +139,17 @@ fn refused(account: &Account, tried: &[String], offered: &MethodSet) -> Fault {
             let mut public = key.public_key().clone();
             public.set_comment("nora-backup");
             format!(
-                "have this line in the authorized_keys of {} there: {}",
+                "have this line in the authorized_keys of {} there, or set {} to another key: {}",
                 account.username,
+                account.field("private_key"),
                 public.to_openssh().unwrap_or_default().trim()
             )
         }
-        (None, _) => "check the user name and the password".to_owned(),
+        (None, _) => format!(
+            "check {} and {}",
+            account.field("username"),
+            account.field("password")
+        ),
     };
     Fault::new(
         StoreErrorKind::Refused,
