@@ -217,12 +217,14 @@ pub enum CatalogError {
         replicas: Vec<String>,
     },
     /// The older keys are still needed by vaults.
-    #[error("{}", not_rotated(key_id, agents))]
+    #[error("{}", not_rotated(key_id, agents, destinations))]
     KeysNotRotated {
         /// The key.
         key_id: String,
-        /// Vaults that are not under it, as far as known.
+        /// Agents whose vaults are not under it, as far as known.
         agents: Vec<String>,
+        /// Destinations that were not seen to in whole.
+        destinations: Vec<String>,
     },
     /// The `request_id` was used for something else.
     #[error("request_id {request_id} was used for a different request: use a new one")]
@@ -364,17 +366,28 @@ fn named(names: &[String]) -> String {
     }
 }
 
-fn not_rotated(key_id: &str, agents: &[String]) -> String {
-    if agents.is_empty() {
+fn not_rotated(key_id: &str, agents: &[String], destinations: &[String]) -> String {
+    let mut left = Vec::new();
+    if !destinations.is_empty() {
+        left.push(format!(
+            "the last rotation to key {key_id} did not come to its end at these destinations: {}; \
+             see why with `nora-backup key status`, mend it and rotate again",
+            named(destinations)
+        ));
+    }
+    if !agents.is_empty() {
+        left.push(format!(
+            "the vaults of these agents are not under key {key_id}: {}; configure the keys that open \
+             them as previous keys and rotate again, or delete them",
+            named(agents)
+        ));
+    }
+    if left.is_empty() {
         return format!(
             "no rotation to key {key_id} is complete: rotate without retiring the previous keys first"
         );
     }
-    format!(
-        "the vaults of these agents are not under key {key_id}: {}; configure the keys that open \
-         them as previous keys and rotate again, or delete them",
-        named(agents)
-    )
+    left.join("; ")
 }
 
 /// Whether the connection, not the statement, is at fault; or whether the

@@ -15,7 +15,8 @@ pub use jobs::{
     Renewal,
 };
 pub use keys::{
-    KeyHolder, KeyRotation, KeyUse, NewKeyRotation, RotationCounts, RotationStep, VaultProblem,
+    DestinationRotation, KeyHolder, KeyRotation, KeyUse, NewKeyRotation, RotationCounts,
+    RotationStep, VaultProblem,
 };
 pub use proto::backup::v1::Failure;
 use proto::backup::v1::{

@@ -12,8 +12,8 @@ use sea_orm::{
 };
 
 use crate::{
-    Catalog, CatalogError, Fence, JobKind, JobState, KeyRotation, NewKeyRotation, RotationCounts,
-    RotationStep, Urgency, VaultProblem,
+    Catalog, CatalogError, DestinationRotation, Fence, JobKind, JobState, KeyRotation,
+    NewKeyRotation, RotationCounts, RotationStep, Urgency, VaultProblem,
     connection::Tx,
     entities::{jobs, key_rotations},
     error::Doing as _,
@@ -21,11 +21,14 @@ use crate::{
     transitions::{self, NewJob},
 };
 
-/// A list of problems.
+/// What the column `problems` holds.
 #[derive(Clone, PartialEq, Message)]
-struct Problems {
+struct Account {
     #[prost(message, repeated, tag = "1")]
-    items: Vec<VaultProblem>,
+    problems: Vec<VaultProblem>,
+    /// Programs that did not know of it began anew with each attempt that took over.
+    #[prost(message, repeated, tag = "2")]
+    destinations: Vec<DestinationRotation>,
 }
 
 /// A rotation tries for as long as it takes: what it did is done.
@@ -121,25 +124,27 @@ impl Catalog {
         let last = key_rotations::Entity::find()
             .find_also_related(jobs::Entity)
             .filter(key_rotations::Column::WritingKeyId.eq(key_id))
+            .filter(key_rotations::Column::RetirePrevious.eq(false))
             .filter(jobs::Column::State.eq(JobState::Completed))
             .order_by_desc(key_rotations::Column::JobId)
             .one(tx.db())
             .await
             .doing(tx.doing())?;
-        let not_rotated = |agents| {
-            Err(CatalogError::KeysNotRotated {
-                key_id: key_id.to_owned(),
-                agents,
-            })
-        };
-        match last {
-            None => not_rotated(Vec::new()),
-            Some((row, _)) if row.vaults_failed > 0 => {
-                let problems = problems(&row)?;
-                not_rotated(problems.into_iter().map(|p| p.agent_id).collect())
+        let (mut agents, mut destinations) = (Vec::new(), Vec::new());
+        if let Some((row, _)) = last {
+            let account = account(&row)?;
+            let left = account.destinations.into_iter().filter(|at| !at.is_done);
+            destinations.extend(left.map(|at| at.destination_id));
+            if row.vaults_failed == 0 && destinations.is_empty() {
+                return Ok(());
             }
-            Some(_) => Ok(()),
+            agents.extend(account.problems.into_iter().map(|p| p.agent_id));
         }
+        Err(CatalogError::KeysNotRotated {
+            key_id: key_id.to_owned(),
+            agents,
+            destinations,
+        })
     }
 
     /// A rotation.
@@ -176,7 +181,7 @@ impl Catalog {
         tx.commit().await
     }
 
-    /// Every vault was seen to. Errors: `Fenced`.
+    /// Every destination was tried. Errors: `Fenced`.
     pub async fn complete_rotation(
         &self,
         fence: &Fence,
@@ -190,8 +195,9 @@ impl Catalog {
         }
         note(&tx, &fence.job_id, step).await?;
         let mut progress = stored::job_progress(&job)?;
-        progress.entries_done = step.counts.vaults_done;
-        progress.entries_total = step.counts.vaults_total;
+        let counts = step.counts();
+        progress.entries_done = counts.vaults_done;
+        progress.entries_total = counts.vaults_total;
         transitions::end_job(&tx, &job, JobState::Completed, None, Some(progress), now_ms).await?;
         tx.commit_with_work().await
     }
@@ -220,15 +226,22 @@ pub(crate) async fn open_rotation(tx: &Tx) -> Result<Option<String>, CatalogErro
 }
 
 async fn note(tx: &Tx, job_id: &str, step: &RotationStep) -> Result<(), CatalogError> {
-    let mut items = step.problems.clone();
-    items.truncate(limits::PROBLEMS_MAX);
+    let mut problems = step.problems.clone();
+    problems.truncate(limits::PROBLEMS_MAX);
+    let destinations = step.destinations.clone();
+    let (counts, account) = (
+        step.counts(),
+        Account {
+            problems,
+            destinations,
+        },
+    );
     let change = key_rotations::ActiveModel {
-        cursor: Set(step.cursor.clone()),
-        vaults_done: Set(step.counts.vaults_done as i64),
-        vaults_total: Set(step.counts.vaults_total as i64),
-        vaults_changed: Set(step.counts.vaults_changed as i64),
-        vaults_failed: Set(step.counts.vaults_failed as i64),
-        problems: Set(Problems { items }.encode_to_vec()),
+        vaults_done: Set(counts.vaults_done as i64),
+        vaults_total: Set(counts.vaults_total as i64),
+        vaults_changed: Set(counts.vaults_changed as i64),
+        vaults_failed: Set(counts.vaults_failed as i64),
+        problems: Set(account.encode_to_vec()),
         ..Default::default()
     };
     key_rotations::Entity::update_many()
@@ -240,9 +253,8 @@ async fn note(tx: &Tx, job_id: &str, step: &RotationStep) -> Result<(), CatalogE
     Ok(())
 }
 
-fn problems(row: &key_rotations::Model) -> Result<Vec<VaultProblem>, CatalogError> {
-    let problems: Problems = stored::decode(&row.problems, "problems", &row.job_id)?;
-    Ok(problems.items)
+fn account(row: &key_rotations::Model) -> Result<Account, CatalogError> {
+    stored::decode(&row.problems, "problems", &row.job_id)
 }
 
 fn rotation(
@@ -252,20 +264,20 @@ fn rotation(
         what: "job",
         id: row.job_id.clone(),
     })?;
-    let problems = problems(&row)?;
+    let account = account(&row)?;
     let job = stored::job(job)?;
     Ok(KeyRotation {
         rotation_id: row.job_id,
         writing_key_id: row.writing_key_id,
         retire_previous: row.retire_previous,
-        cursor: row.cursor,
         counts: RotationCounts {
             vaults_done: row.vaults_done as u64,
             vaults_total: row.vaults_total as u64,
             vaults_changed: row.vaults_changed as u64,
             vaults_failed: row.vaults_failed as u64,
         },
-        problems,
+        destinations: account.destinations,
+        problems: account.problems,
         state: job.state,
         attempt: job.attempt,
         failure: job.failure,

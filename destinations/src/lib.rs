@@ -122,13 +122,13 @@ impl Destinations {
         Ok(store)
     }
 
-    /// Every destination's store, in the order of `<id>/`.
-    pub async fn all(&self) -> Result<Vec<(String, Arc<dyn Store>)>, DestinationsError> {
+    /// Every destination, in order.
+    pub async fn ids(&self) -> Result<Vec<String>, CatalogError> {
         let mut ids = self.catalog.destination_ids().await?;
         ids.extend(self.given.keys().cloned());
-        ids.sort_by_key(|id| format!("{id}/"));
+        ids.sort();
         ids.dedup();
-        self.stores(ids).await
+        Ok(ids)
     }
 
     /// The stores of the destinations where something of an agent may lie.
@@ -137,13 +137,6 @@ impl Destinations {
         agent_id: &str,
     ) -> Result<Vec<(String, Arc<dyn Store>)>, DestinationsError> {
         let ids = self.catalog.agent_destinations(agent_id).await?;
-        self.stores(ids).await
-    }
-
-    async fn stores(
-        &self,
-        ids: Vec<String>,
-    ) -> Result<Vec<(String, Arc<dyn Store>)>, DestinationsError> {
         let mut stores = Vec::with_capacity(ids.len());
         for id in ids {
             match self.store(&id).await {

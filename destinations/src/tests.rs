@@ -69,14 +69,7 @@ async fn another_place_in_the_environment_leaves_the_former_one_where_it_is() {
         .unwrap();
     assert!(!has(&other, DEFAULT, "a").await);
     assert!(has(&other, "former-1", "a").await);
-    let all: Vec<String> = other
-        .all()
-        .await
-        .unwrap()
-        .into_iter()
-        .map(|d| d.0)
-        .collect();
-    assert_eq!(all, [DEFAULT, "former-1"]);
+    assert_eq!(other.ids().await.unwrap(), [DEFAULT, "former-1"]);
 
     // And back.
     destinations

@@ -10,11 +10,13 @@ pub(crate) struct Model {
     pub(crate) job_id: String,
     pub(crate) writing_key_id: String,
     pub(crate) retire_previous: bool,
+    /// Always empty: how far it is stands with each destination, in `problems`.
     pub(crate) cursor: String,
     pub(crate) vaults_done: i64,
     pub(crate) vaults_total: i64,
     pub(crate) vaults_changed: i64,
     pub(crate) vaults_failed: i64,
+    /// What is not right, and how far it is at each destination.
     pub(crate) problems: Vec<u8>,
 }
 

@@ -18,10 +18,10 @@ pub struct KeyRotation {
     pub state: JobState,
     /// Which attempt its job is in.
     pub attempt: u32,
-    /// The last vault that was seen to, in the words of the job; empty: none.
-    pub cursor: String,
-    /// How far it is.
+    /// How far it is, all destinations together.
     pub counts: RotationCounts,
+    /// How far it is at each destination; empty before a worker has looked.
+    pub destinations: Vec<DestinationRotation>,
     /// The first vaults that failed, at most [`crate::limits::PROBLEMS_MAX`].
     pub problems: Vec<VaultProblem>,
     /// Why it failed; while it waits for its next attempt, why the last one did.
@@ -37,16 +37,40 @@ pub struct KeyRotation {
 }
 
 /// How far a rotation is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct RotationCounts {
     /// Vaults seen to, failed ones too.
+    #[prost(uint64, tag = "1")]
     pub vaults_done: u64,
     /// Vaults in all, as far as known.
+    #[prost(uint64, tag = "2")]
     pub vaults_total: u64,
     /// Vaults of which something was rewritten.
+    #[prost(uint64, tag = "3")]
     pub vaults_changed: u64,
     /// Vaults that are not under the key.
+    #[prost(uint64, tag = "4")]
     pub vaults_failed: u64,
+}
+
+/// How far a rotation is at one destination, to be gone on from.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct DestinationRotation {
+    /// The destination.
+    #[prost(string, tag = "1")]
+    pub destination_id: String,
+    /// How far it is there.
+    #[prost(message, required, tag = "2")]
+    pub counts: RotationCounts,
+    /// The last agent whose vault was seen to, in their order; empty: none.
+    #[prost(string, tag = "3")]
+    pub cursor: String,
+    /// Every vault was seen to.
+    #[prost(bool, tag = "4")]
+    pub is_done: bool,
+    /// Why the last attempt could not see to every vault.
+    #[prost(message, optional, tag = "5")]
+    pub failure: Option<Failure>,
 }
 
 /// A vault that could not be brought under the writing key.
@@ -79,12 +103,24 @@ pub struct NewKeyRotation {
 /// Where a rotation's attempt is, to be gone on from.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RotationStep {
-    /// See [`KeyRotation::cursor`].
-    pub cursor: String,
-    /// How far it is.
-    pub counts: RotationCounts,
+    /// See [`KeyRotation::destinations`].
+    pub destinations: Vec<DestinationRotation>,
     /// See [`KeyRotation::problems`].
     pub problems: Vec<VaultProblem>,
+}
+
+impl RotationStep {
+    /// How far it is, all destinations together.
+    pub fn counts(&self) -> RotationCounts {
+        let mut all = RotationCounts::default();
+        for DestinationRotation { counts, .. } in &self.destinations {
+            all.vaults_done += counts.vaults_done;
+            all.vaults_total += counts.vaults_total;
+            all.vaults_changed += counts.vaults_changed;
+            all.vaults_failed += counts.vaults_failed;
+        }
+        all
+    }
 }
 
 /// A process that holds keys.

@@ -187,7 +187,8 @@ async fn told(session: &Session, rotation: KeyRotation, wait: bool) -> Result<()
     if !out.json {
         print(out, &rotation)?;
     }
-    if rotation.state() == key_rotation::State::Completed && rotation.vaults_failed == 0 {
+    let at_all = rotation.destinations.iter().all(|at| at.failure.is_none());
+    if rotation.state() == key_rotation::State::Completed && rotation.vaults_failed == 0 && at_all {
         return Ok(());
     }
     Err(CliError::silent(Exit::Failed))
@@ -232,11 +233,23 @@ fn print(out: Output, rotation: &KeyRotation) -> Result<()> {
         ("ended", human::time_with_zone(rotation.end_time.as_ref())),
     ];
     fields(&shown).iter().try_for_each(|line| out.line(line))?;
+    for at in &rotation.destinations {
+        if let Some(failure) = &at.failure {
+            out.line(format!(
+                "  destination {}, {} of {} vaults: {}",
+                human::printable(&at.destination_id),
+                at.vaults_done,
+                at.vaults_total,
+                show::failure(failure)
+            ))?;
+        }
+    }
     for problem in &rotation.problems {
         let why = problem.failure.as_ref().map(show::failure);
         out.line(format!(
-            "  {}: {}",
+            "  {} at destination {}: {}",
             human::printable(&problem.agent_id),
+            human::printable(&problem.destination_id),
             why.unwrap_or_default()
         ))?;
     }

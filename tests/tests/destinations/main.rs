@@ -4,5 +4,6 @@
 mod added;
 mod copies;
 mod default;
+mod keys;
 mod support;
 mod tried;

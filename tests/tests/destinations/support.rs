@@ -175,11 +175,21 @@ pub async fn copied(user: &mut Api, backup_id: &str) -> Result<Backup> {
     .await
 }
 
-/// Restores what is read at a destination.
+/// Restores what is read at a destination: the state of `agent` as it is now.
 pub async fn restores_from(
     standalone: &Standalone,
     user: &mut Api,
     backup_id: &str,
+    destination_id: &str,
+) -> Result<()> {
+    restores(standalone, user, ("agent", backup_id), destination_id).await
+}
+
+/// The same, of any agent.
+pub async fn restores(
+    standalone: &Standalone,
+    user: &mut Api,
+    (agent_id, backup_id): (&str, &str),
     destination_id: &str,
 ) -> Result<()> {
     let name = format!("restored-{:08x}", rand::random::<u32>());
@@ -200,7 +210,7 @@ pub async fn restores_from(
         ended.failure
     );
     assert_same(
-        &describe(&standalone.agent_dir("agent"))?,
+        &describe(&standalone.agent_dir(agent_id))?,
         &describe(&target)?,
     );
     Ok(())

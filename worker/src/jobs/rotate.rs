@@ -2,23 +2,32 @@
 //! rewritten, several vaults at the same time; what is done is noted, so that another
 //! attempt goes on from there, and doing a vault twice changes nothing.
 //!
-//! The vaults are those that the destination lists: the catalog may not know of all.
+//! The vaults are those that a destination lists: the catalog may not know of all. Each
+//! destination is a part by itself: one that does not answer is tried in a few attempts and
+//! then named, and holds up no other. Only what takes wraps away needs all of them at first.
 
 use std::{sync::Arc, time::Duration};
 
-use catalog::{KeyRotation, RotationStep, VaultProblem};
+use catalog::{CatalogError, DestinationRotation, KeyRotation, RotationStep, VaultProblem};
+use destinations::DestinationsError;
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesOrdered};
+use proto::backup::v1::Failure;
 use tokio::time::Instant;
-use vault::{RewrapPolicy, RewrapReport, Store, VaultError, erase, rewrap, survey};
+use vault::{RewrapPolicy, Store, VaultError};
 
+use self::one_vault::{Done, bring, look};
 use crate::{
     clock::now_ms,
     failure::JobError,
     runner::{context::JobContext, stop::StopCause},
 };
 
-/// Vaults that are worked on at the same time.
+mod one_vault;
+
+/// Vaults that are worked on at the same time; destinations that are looked at.
 const AT_ONCE: usize = 16;
+/// Attempts in which a destination that does not answer is tried.
+const TRIES_MAX: u32 = 3;
 /// How often it is noted how far the job is.
 const NOTE_EVERY: Duration = Duration::from_secs(1);
 /// Vaults that a message names.
@@ -36,25 +45,21 @@ pub(super) async fn run(context: &Arc<JobContext>) -> Result<(), JobError> {
     if rotation.retire_previous {
         check_descriptions_added(context).await?;
     } else {
-        // First: what they describe is opened with them.
-        seal_descriptions(context, false).await?;
+        // First: what they describe is opened with them. One that no key opens is named when
+        // its destination is looked at.
+        context.worker.destinations.reseal(false).await?;
     }
-    let mut found = Vec::new();
-    for (destination_id, store) in context.worker.destinations.all().await? {
-        let vaults = vaults(&*store).await?;
-        work.step.counts.vaults_total += vaults.len() as u64;
-        if rotation.retire_previous {
-            work.check_all_added(&destination_id, &store, &vaults)
-                .await?;
-        }
-        found.push((destination_id, store, vaults));
+    let places = work.look_around().await?;
+    if rotation.retire_previous {
+        work.check_all_added(&places).await?;
     }
-    for (destination_id, store, vaults) in found {
-        work.destination(&destination_id, &store, vaults).await?;
+    for place in places {
+        work.destination(place).await?;
     }
     context.check_held().await?;
+    work.check_tried()?;
     if rotation.retire_previous {
-        seal_descriptions(context, true).await?;
+        retire_descriptions(context).await?;
     }
     fail::fail_point!("worker-rotate-before-complete");
     let fence = context.fence();
@@ -98,23 +103,22 @@ async fn check_descriptions_added(context: &JobContext) -> Result<(), JobError> 
     Err(JobError::final_failure("KEYS_NOT_ROTATED", message))
 }
 
-/// Brings the descriptions of all destinations under the writing key.
-async fn seal_descriptions(context: &JobContext, retire: bool) -> Result<(), JobError> {
-    let resealed = context.worker.destinations.reseal(retire).await?;
+/// Leaves the descriptions of all destinations under the writing key alone.
+async fn retire_descriptions(context: &JobContext) -> Result<(), JobError> {
+    let resealed = context.worker.destinations.reseal(true).await?;
     match resealed.failed.into_iter().next() {
         None => Ok(()),
         Some((_, why)) => Err(JobError::final_failure("KEY_NOT_CONFIGURED", why)),
     }
 }
 
-/// The agents that have a vault at a destination, in order.
-async fn vaults(store: &dyn Store) -> Result<Vec<String>, JobError> {
-    let mut vaults = store
-        .list_folders("vaults/")
-        .await
-        .map_err(VaultError::from)?;
-    vaults.sort();
-    Ok(vaults)
+/// A destination that answers.
+struct Place {
+    /// Its number in [`RotationStep::destinations`].
+    number: usize,
+    store: Arc<dyn Store>,
+    /// The agents that have a vault there, in order.
+    vaults: Vec<String>,
 }
 
 /// One attempt of a rotation.
@@ -122,28 +126,15 @@ struct Rotation<'a> {
     context: &'a Arc<JobContext>,
     policy: RewrapPolicy,
     step: RotationStep,
+    /// Why a destination was left in this attempt, where another may find it well.
+    again: Option<Failure>,
     noted: Instant,
     /// When to make room for the other jobs of this worker, before the time limit.
     yield_at: Instant,
 }
 
-/// What became of one vault.
-enum Done {
-    Rewrapped(RewrapReport),
-    /// Nothing that has keys.
-    Empty,
-    /// It can't be brought under the key.
-    Failed(JobError),
-}
-
 impl<'a> Rotation<'a> {
     fn new(context: &'a Arc<JobContext>, rotation: &KeyRotation) -> Self {
-        let mut step = RotationStep {
-            cursor: rotation.cursor.clone(),
-            counts: rotation.counts,
-            problems: rotation.problems.clone(),
-        };
-        step.counts.vaults_total = 0;
         Self {
             context,
             policy: if rotation.retire_previous {
@@ -151,22 +142,132 @@ impl<'a> Rotation<'a> {
             } else {
                 RewrapPolicy::Add
             },
-            step,
+            step: RotationStep {
+                destinations: rotation.destinations.clone(),
+                problems: rotation.problems.clone(),
+            },
+            again: None,
             noted: Instant::now(),
             yield_at: Instant::now() + context.worker.settings.job_timeout / 4 * 3,
         }
     }
 
-    /// Before anything is removed: every vault must have a wrap under the key.
-    async fn check_all_added(
-        &self,
-        destination_id: &str,
-        store: &Arc<dyn Store>,
-        vaults: &[String],
-    ) -> Result<(), JobError> {
+    /// The destinations that are not done and answer; the others' failures are noted.
+    async fn look_around(&mut self) -> Result<Vec<Place>, JobError> {
+        let ids = self.context.worker.destinations.ids().await?;
+        let known = &mut self.step.destinations;
+        known.retain(|at| at.is_done || ids.contains(&at.destination_id));
+        for destination_id in ids {
+            if !known.iter().any(|at| at.destination_id == destination_id) {
+                known.push(DestinationRotation {
+                    destination_id,
+                    ..DestinationRotation::default()
+                });
+            }
+        }
+        let open = known.iter().enumerate().filter(|(_, at)| !at.is_done);
+        let mut left = open.map(|(number, at)| (number, at.destination_id.clone()));
+        let look = |(number, id)| look_at(self.context.clone(), number, id);
+        let mut looking: FuturesOrdered<_> = left.by_ref().take(AT_ONCE).map(look).collect();
+        let mut looked = Vec::new();
+        while let Some(found) = looking.next().await {
+            looking.extend(left.next().map(look));
+            looked.push(found?);
+        }
+        let mut places = Vec::new();
+        for (number, found) in looked {
+            let at = &mut self.step.destinations[number];
+            match found {
+                Found::Vaults(store, vaults) => {
+                    let left = vaults.iter().filter(|agent_id| **agent_id > at.cursor);
+                    at.counts.vaults_total = at.counts.vaults_done + left.count() as u64;
+                    at.failure = None;
+                    places.push(Place {
+                        number,
+                        store,
+                        vaults,
+                    });
+                }
+                Found::Forgotten => at.is_done = true,
+                Found::Unreached(error) => self.leave(number, error)?,
+            }
+        }
+        self.tell();
+        self.note().await?;
+        Ok(places)
+    }
+
+    /// Notes why a destination's vaults are not seen to.
+    fn leave(&mut self, number: usize, error: JobError) -> Result<(), JobError> {
+        let JobError::Failed { failure, retryable } = error else {
+            return Err(error);
+        };
+        let at = &mut self.step.destinations[number];
+        tracing::warn!(
+            destination_id = at.destination_id,
+            reason = failure.reason,
+            message = failure.message,
+            "destination left out of the rotation"
+        );
+        if retryable {
+            self.again = Some(Failure {
+                reason: failure.reason.clone(),
+                message: format!("destination {}: {}", at.destination_id, failure.message),
+            });
+        }
+        at.failure = Some(failure);
+        Ok(())
+    }
+
+    /// Whether every destination is done, or was tried often enough.
+    fn check_tried(&mut self) -> Result<(), JobError> {
+        match self.again.take() {
+            Some(failure) if self.context.lease.job.tries < TRIES_MAX => Err(JobError::Failed {
+                failure,
+                retryable: true,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The same error, final once it was tried often enough.
+    fn tried(&self, error: JobError) -> JobError {
+        match error {
+            JobError::Failed { failure, retryable } => JobError::Failed {
+                failure,
+                retryable: retryable && self.context.lease.job.tries < TRIES_MAX,
+            },
+            error => error,
+        }
+    }
+
+    /// Before anything is removed: every destination must answer, and every vault must have a
+    /// wrap under the key.
+    async fn check_all_added(&mut self, places: &[Place]) -> Result<(), JobError> {
+        self.check_tried()?;
+        let left = self.step.destinations.iter().find_map(|at| {
+            let failure = at.failure.as_ref()?;
+            Some((&at.destination_id, failure))
+        });
+        if let Some((destination_id, failure)) = left {
+            let message = format!(
+                "destination {destination_id}: {}; nothing was removed: before that every \
+                 destination must answer",
+                failure.message
+            );
+            return Err(JobError::final_failure(&failure.reason, message));
+        }
+        for place in places {
+            self.check_added(place).await?;
+        }
+        Ok(())
+    }
+
+    async fn check_added(&self, place: &Place) -> Result<(), JobError> {
         let key_id = self.context.worker.keyring.writing().id();
-        let look = |agent_id: &String| look(self.context.clone(), store.clone(), agent_id.clone());
-        let mut left = vaults.iter();
+        let look =
+            |agent_id: &String| look(self.context.clone(), place.store.clone(), agent_id.clone());
+        let mut left = place.vaults.iter();
         let mut looking: FuturesOrdered<_> = left.by_ref().take(AT_ONCE).map(look).collect();
         let mut without: Vec<String> = Vec::new();
         while let Some((agent_id, found)) = looking.next().await {
@@ -178,12 +279,13 @@ impl<'a> Rotation<'a> {
                 Ok(_) | Err(VaultError::Corrupt { .. } | VaultError::Version { .. }) => {
                     without.push(agent_id);
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(self.tried(error.into())),
             }
         }
         if without.is_empty() {
             return Ok(());
         }
+        let destination_id = &self.step.destinations[place.number].destination_id;
         let message = format!(
             "{} vaults at destination {destination_id} are not under key {key_id}, among them those of {}: \
              nothing was removed; rotate without retiring the previous keys first",
@@ -194,25 +296,27 @@ impl<'a> Rotation<'a> {
     }
 
     /// Brings the vaults of a destination under the key, those that are not done yet.
-    async fn destination(
-        &mut self,
-        destination_id: &str,
-        store: &Arc<dyn Store>,
-        mut vaults: Vec<String>,
-    ) -> Result<(), JobError> {
-        let at = |agent_id: &str| format!("{destination_id}/{agent_id}");
-        vaults.retain(|agent_id| at(agent_id) > self.step.cursor);
+    async fn destination(&mut self, place: Place) -> Result<(), JobError> {
+        let number = place.number;
+        let at = &self.step.destinations[number];
+        let (destination_id, cursor) = (at.destination_id.clone(), at.cursor.clone());
         let (context, policy) = (self.context.clone(), self.policy);
         let begin = |agent_id: String| {
-            let (context, store) = (context.clone(), store.clone());
-            one(context, destination_id.to_owned(), store, agent_id, policy)
+            let (context, store) = (context.clone(), place.store.clone());
+            bring(context, destination_id.clone(), store, agent_id, policy)
         };
-        let mut left = vaults.into_iter();
+        let mut left = place.vaults.into_iter().filter(|id| *id > cursor);
         let mut running: FuturesOrdered<_> = left.by_ref().take(AT_ONCE).map(begin).collect();
         while let Some((agent_id, done)) = running.next().await {
+            match done? {
+                Done::Unreached(error) => {
+                    self.leave(number, error)?;
+                    return self.note().await;
+                }
+                done => self.count(number, &agent_id, done),
+            }
             running.extend(left.next().map(begin));
-            self.count(destination_id, &agent_id, done?);
-            self.step.cursor = at(&agent_id);
+            self.step.destinations[number].cursor = agent_id;
             self.tell();
             self.context.check_stop()?;
             if self.noted.elapsed() >= NOTE_EVERY {
@@ -224,32 +328,32 @@ impl<'a> Rotation<'a> {
                 }
             }
         }
+        self.step.destinations[number].is_done = true;
         self.note().await
     }
 
-    fn count(&mut self, destination_id: &str, agent_id: &str, done: Done) {
-        let counts = &mut self.step.counts;
+    fn count(&mut self, number: usize, agent_id: &str, done: Done) {
+        let at = &mut self.step.destinations[number];
+        let (destination_id, counts) = (&at.destination_id, &mut at.counts);
         counts.vaults_done += 1;
         match done {
             Done::Rewrapped(report) => counts.vaults_changed += u64::from(report.rewritten() > 0),
-            Done::Empty => {}
-            Done::Failed(error) => {
+            Done::Empty | Done::Unreached(_) => {}
+            Done::Failed(failure) => {
                 counts.vaults_failed += 1;
-                if let JobError::Failed { failure, .. } = error {
-                    tracing::warn!(
-                        agent_id,
-                        destination_id,
-                        reason = failure.reason,
-                        message = failure.message,
-                        "vault not brought under the key"
-                    );
-                    if self.step.problems.len() < catalog::limits::PROBLEMS_MAX {
-                        self.step.problems.push(VaultProblem {
-                            destination_id: destination_id.to_owned(),
-                            agent_id: agent_id.to_owned(),
-                            failure: Some(failure),
-                        });
-                    }
+                tracing::warn!(
+                    agent_id,
+                    destination_id,
+                    reason = failure.reason,
+                    message = failure.message,
+                    "vault not brought under the key"
+                );
+                if self.step.problems.len() < catalog::limits::PROBLEMS_MAX {
+                    self.step.problems.push(VaultProblem {
+                        destination_id: destination_id.clone(),
+                        agent_id: agent_id.to_owned(),
+                        failure: Some(failure),
+                    });
                 }
             }
         }
@@ -258,14 +362,10 @@ impl<'a> Rotation<'a> {
     /// Shows watchers how far it is: its entries are vaults.
     fn tell(&self) {
         use std::sync::atomic::Ordering::Relaxed;
-        let meter = &self.context.meter;
+        let (meter, counts) = (&self.context.meter, self.step.counts());
         meter.set_phase(vault::Phase::Transferring);
-        meter
-            .entries_total
-            .store(self.step.counts.vaults_total, Relaxed);
-        meter
-            .entries_done
-            .store(self.step.counts.vaults_done, Relaxed);
+        meter.entries_total.store(counts.vaults_total, Relaxed);
+        meter.entries_done.store(counts.vaults_done, Relaxed);
     }
 
     async fn note(&mut self) -> Result<(), JobError> {
@@ -279,68 +379,38 @@ impl<'a> Rotation<'a> {
     }
 }
 
-/// Looks at one vault.
-fn look(
-    context: Arc<JobContext>,
-    store: Arc<dyn Store>,
-    agent_id: String,
-) -> BoxFuture<'static, (String, vault::Result<RewrapReport>)> {
-    async move {
-        let found = survey(&*store, &agent_id, &context.worker.keyring).await;
-        (agent_id, found)
-    }
-    .boxed()
+/// What a look at a destination has found.
+enum Found {
+    /// The agents that have a vault there, in order.
+    Vaults(Arc<dyn Store>, Vec<String>),
+    /// Nobody knows of it any more.
+    Forgotten,
+    /// It does not answer as it should.
+    Unreached(JobError),
 }
 
-/// Brings one vault under the key.
-fn one(
+fn look_at(
     context: Arc<JobContext>,
+    number: usize,
     destination_id: String,
-    store: Arc<dyn Store>,
-    agent_id: String,
-    policy: RewrapPolicy,
-) -> BoxFuture<'static, (String, Result<Done, JobError>)> {
-    async move {
-        let done = under_key(&context, &destination_id, &*store, &agent_id, policy).await;
-        (agent_id, done)
-    }
-    .boxed()
+) -> BoxFuture<'static, Result<(usize, Found), JobError>> {
+    async move { Ok((number, vaults(&context, &destination_id).await?)) }.boxed()
 }
 
-/// The same, begun. An error is one that waiting may mend.
-async fn under_key(
-    context: &JobContext,
-    destination_id: &str,
-    store: &dyn Store,
-    agent_id: &str,
-    policy: RewrapPolicy,
-) -> Result<Done, JobError> {
-    context.check_stop()?;
-    let (catalog, keyring) = (&context.worker.catalog, &context.worker.keyring);
-    let report = match rewrap(store, agent_id, keyring, policy, context.stop.token()).await {
-        Ok(report) => report,
-        // An agent's that is being erased, or was: there is no key to rotate.
-        Err(VaultError::NoVault { .. } | VaultError::KeysGone { .. }) => return Ok(Done::Empty),
-        Err(
-            error @ (VaultError::KeyNotConfigured { .. }
-            | VaultError::Corrupt { .. }
-            | VaultError::Version { .. }),
-        ) => return Ok(Done::Failed(error.into())),
-        Err(error) => return Err(error.into()),
+async fn vaults(context: &JobContext, destination_id: &str) -> Result<Found, JobError> {
+    let store = match context.worker.destinations.store(destination_id).await {
+        Ok(store) => store,
+        Err(DestinationsError::Catalog(CatalogError::DestinationNotFound { .. })) => {
+            return Ok(Found::Forgotten);
+        }
+        Err(DestinationsError::Catalog(error)) => return Err(error.into()),
+        Err(DestinationsError::Vault(error)) => return Ok(Found::Unreached(error.into())),
     };
-    fail::fail_point!("worker-rotate-vault");
-    // What was destroyed while it was rewritten must not come back.
-    let data_key_ids = report.data_key_ids();
-    let erased = context
-        .persist(|| catalog.erased_among(&data_key_ids))
-        .await?;
-    if !erased.is_empty() {
-        erase::destroy_keys_named(store, agent_id, &erased).await?;
-        return Ok(Done::Empty);
-    }
-    let key_ids = report.wrapped_under();
-    context
-        .persist(|| catalog.note_vault_keys(destination_id, agent_id, &key_ids, now_ms()))
-        .await?;
-    Ok(Done::Rewrapped(report))
+    Ok(match store.list_folders("vaults/").await {
+        Ok(mut vaults) => {
+            vaults.sort();
+            Found::Vaults(store, vaults)
+        }
+        Err(error) => Found::Unreached(VaultError::from(error).into()),
+    })
 }

@@ -177,6 +177,18 @@ fn convert_rotation(rotation: KeyRotation) -> api::KeyRotation {
                 failure: problem.failure,
             })
             .collect(),
+        destinations: rotation
+            .destinations
+            .into_iter()
+            .map(|at| api::DestinationRotation {
+                destination_id: at.destination_id,
+                vaults_done: at.counts.vaults_done as i64,
+                vaults_total: at.counts.vaults_total as i64,
+                vaults_changed: at.counts.vaults_changed as i64,
+                vaults_failed: at.counts.vaults_failed as i64,
+                failure: at.failure,
+            })
+            .collect(),
         failure: rotation.failure,
         progress: Some(convert::progress(
             rotation.progress,

@@ -178,7 +178,7 @@ class AdminServiceServicer:
         retire_previous also FAILED_PRECONDITION (KEY_NOT_HELD) while a worker or
         server that was seen within 2 minutes does not write with the key, and
         FAILED_PRECONDITION (KEYS_NOT_ROTATED) while no rotation to it has completed
-        without failed vaults; ALREADY_EXISTS (REQUEST_ID_REUSED).
+        without failed vaults and destinations; ALREADY_EXISTS (REQUEST_ID_REUSED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -60,7 +60,7 @@ class AdminServiceStub:
     retire_previous also FAILED_PRECONDITION (KEY_NOT_HELD) while a worker or
     server that was seen within 2 minutes does not write with the key, and
     FAILED_PRECONDITION (KEYS_NOT_ROTATED) while no rotation to it has completed
-    without failed vaults; ALREADY_EXISTS (REQUEST_ID_REUSED).
+    without failed vaults and destinations; ALREADY_EXISTS (REQUEST_ID_REUSED).
     """
     GetKeyRotation: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetKeyRotationRequest, _admin_service_pb2.GetKeyRotationResponse]
     """Returns a rotation. Errors: NOT_FOUND (KEY_ROTATION_NOT_FOUND)."""
@@ -173,7 +173,7 @@ class AdminServiceAsyncStub(AdminServiceStub):
     retire_previous also FAILED_PRECONDITION (KEY_NOT_HELD) while a worker or
     server that was seen within 2 minutes does not write with the key, and
     FAILED_PRECONDITION (KEYS_NOT_ROTATED) while no rotation to it has completed
-    without failed vaults; ALREADY_EXISTS (REQUEST_ID_REUSED).
+    without failed vaults and destinations; ALREADY_EXISTS (REQUEST_ID_REUSED).
     """
     GetKeyRotation: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetKeyRotationRequest, _admin_service_pb2.GetKeyRotationResponse]  # type: ignore[assignment]
     """Returns a rotation. Errors: NOT_FOUND (KEY_ROTATION_NOT_FOUND)."""
@@ -307,7 +307,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         retire_previous also FAILED_PRECONDITION (KEY_NOT_HELD) while a worker or
         server that was seen within 2 minutes does not write with the key, and
         FAILED_PRECONDITION (KEYS_NOT_ROTATED) while no rotation to it has completed
-        without failed vaults; ALREADY_EXISTS (REQUEST_ID_REUSED).
+        without failed vaults and destinations; ALREADY_EXISTS (REQUEST_ID_REUSED).
         """
 
     @_abc_1.abstractmethod

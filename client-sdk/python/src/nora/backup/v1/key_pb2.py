@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from nora.backup.v1 import progress_pb2 as nora_dot_backup_dot_v1_dot_progress__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18nora/backup/v1/key.proto\x12\x0enora.backup.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnora/backup/v1/progress.proto\"\xc8\x01\n\x03Key\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12&\n\x04role\x18\x02 \x01(\x0e\x32\x18.nora.backup.v1.Key.Role\x12\x0e\n\x06vaults\x18\x03 \x01(\x03\x12\x13\n\x0bvaults_only\x18\x04 \x01(\x03\x12\x0f\n\x07holders\x18\x05 \x03(\t\"S\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x10\n\x0cROLE_WRITING\x10\x01\x12\x11\n\rROLE_PREVIOUS\x10\x02\x12\x10\n\x0cROLE_UNKNOWN\x10\x03\"\xe1\x04\n\x0bKeyRotation\x12\x13\n\x0brotation_id\x18\x01 \x01(\t\x12\x16\n\x0ewriting_key_id\x18\x02 \x01(\t\x12\x17\n\x0fretire_previous\x18\x03 \x01(\x08\x12\x30\n\x05state\x18\x04 \x01(\x0e\x32!.nora.backup.v1.KeyRotation.State\x12\x13\n\x0bvaults_done\x18\x05 \x01(\x03\x12\x14\n\x0cvaults_total\x18\x06 \x01(\x03\x12\x16\n\x0evaults_changed\x18\x07 \x01(\x03\x12\x15\n\rvaults_failed\x18\x08 \x01(\x03\x12.\n\x08problems\x18\t \x03(\x0b\x32\x1c.nora.backup.v1.VaultProblem\x12(\n\x07\x66\x61ilure\x18\n \x01(\x0b\x32\x17.nora.backup.v1.Failure\x12*\n\x08progress\x18\x0b \x01(\x0b\x32\x18.nora.backup.v1.Progress\x12/\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"k\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x13\n\x0fSTATE_COMPLETED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\"b\n\x0cVaultProblem\x12\x16\n\x0e\x64\x65stination_id\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12(\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x17.nora.backup.v1.Failureb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18nora/backup/v1/key.proto\x12\x0enora.backup.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnora/backup/v1/progress.proto\"\xc8\x01\n\x03Key\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12&\n\x04role\x18\x02 \x01(\x0e\x32\x18.nora.backup.v1.Key.Role\x12\x0e\n\x06vaults\x18\x03 \x01(\x03\x12\x13\n\x0bvaults_only\x18\x04 \x01(\x03\x12\x0f\n\x07holders\x18\x05 \x03(\t\"S\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x10\n\x0cROLE_WRITING\x10\x01\x12\x11\n\rROLE_PREVIOUS\x10\x02\x12\x10\n\x0cROLE_UNKNOWN\x10\x03\"\x9c\x05\n\x0bKeyRotation\x12\x13\n\x0brotation_id\x18\x01 \x01(\t\x12\x16\n\x0ewriting_key_id\x18\x02 \x01(\t\x12\x17\n\x0fretire_previous\x18\x03 \x01(\x08\x12\x30\n\x05state\x18\x04 \x01(\x0e\x32!.nora.backup.v1.KeyRotation.State\x12\x13\n\x0bvaults_done\x18\x05 \x01(\x03\x12\x14\n\x0cvaults_total\x18\x06 \x01(\x03\x12\x16\n\x0evaults_changed\x18\x07 \x01(\x03\x12\x15\n\rvaults_failed\x18\x08 \x01(\x03\x12.\n\x08problems\x18\t \x03(\x0b\x32\x1c.nora.backup.v1.VaultProblem\x12(\n\x07\x66\x61ilure\x18\n \x01(\x0b\x32\x17.nora.backup.v1.Failure\x12*\n\x08progress\x18\x0b \x01(\x0b\x32\x18.nora.backup.v1.Progress\x12/\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x39\n\x0c\x64\x65stinations\x18\x0f \x03(\x0b\x32#.nora.backup.v1.DestinationRotation\"k\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x13\n\x0fSTATE_COMPLETED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\"\xb1\x01\n\x13\x44\x65stinationRotation\x12\x16\n\x0e\x64\x65stination_id\x18\x01 \x01(\t\x12\x13\n\x0bvaults_done\x18\x02 \x01(\x03\x12\x14\n\x0cvaults_total\x18\x03 \x01(\x03\x12\x16\n\x0evaults_changed\x18\x04 \x01(\x03\x12\x15\n\rvaults_failed\x18\x05 \x01(\x03\x12(\n\x07\x66\x61ilure\x18\x06 \x01(\x0b\x32\x17.nora.backup.v1.Failure\"b\n\x0cVaultProblem\x12\x16\n\x0e\x64\x65stination_id\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12(\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x17.nora.backup.v1.Failureb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,9 +38,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_KEY_ROLE']._serialized_start=226
   _globals['_KEY_ROLE']._serialized_end=309
   _globals['_KEYROTATION']._serialized_start=312
-  _globals['_KEYROTATION']._serialized_end=921
-  _globals['_KEYROTATION_STATE']._serialized_start=814
-  _globals['_KEYROTATION_STATE']._serialized_end=921
-  _globals['_VAULTPROBLEM']._serialized_start=923
-  _globals['_VAULTPROBLEM']._serialized_end=1021
+  _globals['_KEYROTATION']._serialized_end=980
+  _globals['_KEYROTATION_STATE']._serialized_start=873
+  _globals['_KEYROTATION_STATE']._serialized_end=980
+  _globals['_DESTINATIONROTATION']._serialized_start=983
+  _globals['_DESTINATIONROTATION']._serialized_end=1160
+  _globals['_VAULTPROBLEM']._serialized_start=1162
+  _globals['_VAULTPROBLEM']._serialized_end=1260
 # @@protoc_insertion_point(module_scope)

@@ -111,7 +111,9 @@ class KeyRotation(_message.Message):
         STATE_RUNNING: KeyRotation._State.ValueType  # 2
         """A worker runs it."""
         STATE_COMPLETED: KeyRotation._State.ValueType  # 3
-        """Every vault was seen to; vaults_failed tells whether all are under the key."""
+        """It has come to its end. Every vault is under the key when vaults_failed is 0
+        and no destination has a failure; else mend what is named and rotate again.
+        """
         STATE_FAILED: KeyRotation._State.ValueType  # 4
         """It ended without success."""
 
@@ -125,7 +127,9 @@ class KeyRotation(_message.Message):
     STATE_RUNNING: KeyRotation.State.ValueType  # 2
     """A worker runs it."""
     STATE_COMPLETED: KeyRotation.State.ValueType  # 3
-    """Every vault was seen to; vaults_failed tells whether all are under the key."""
+    """It has come to its end. Every vault is under the key when vaults_failed is 0
+    and no destination has a failure; else mend what is named and rotate again.
+    """
     STATE_FAILED: KeyRotation.State.ValueType  # 4
     """It ended without success."""
 
@@ -143,6 +147,7 @@ class KeyRotation(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    DESTINATIONS_FIELD_NUMBER: _builtins.int
     rotation_id: _builtins.str
     """Its id."""
     writing_key_id: _builtins.str
@@ -158,7 +163,9 @@ class KeyRotation(_message.Message):
     vaults_changed: _builtins.int
     """Vaults of which something was rewritten."""
     vaults_failed: _builtins.int
-    """Vaults that could not be brought under the key. They are as they were."""
+    """Vaults that could not be brought under the key, at destinations that answer.
+    They are as they were.
+    """
     @_builtins.property
     def problems(self) -> _containers.RepeatedCompositeFieldContainer[Global___VaultProblem]:
         """The first 100 of those."""
@@ -183,6 +190,12 @@ class KeyRotation(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """When it ended; absent before."""
 
+    @_builtins.property
+    def destinations(self) -> _containers.RepeatedCompositeFieldContainer[Global___DestinationRotation]:
+        """How far it is at each destination, by their ids; empty until a worker has
+        looked at them. One that does not answer holds up no other.
+        """
+
     def __init__(
         self,
         *,
@@ -200,14 +213,61 @@ class KeyRotation(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        destinations: _abc.Iterable[Global___DestinationRotation] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "progress", b"progress", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "problems", b"problems", "progress", b"progress", "retire_previous", b"retire_previous", "rotation_id", b"rotation_id", "start_time", b"start_time", "state", b"state", "vaults_changed", b"vaults_changed", "vaults_done", b"vaults_done", "vaults_failed", b"vaults_failed", "vaults_total", b"vaults_total", "writing_key_id", b"writing_key_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "destinations", b"destinations", "end_time", b"end_time", "failure", b"failure", "problems", b"problems", "progress", b"progress", "retire_previous", b"retire_previous", "rotation_id", b"rotation_id", "start_time", b"start_time", "state", b"state", "vaults_changed", b"vaults_changed", "vaults_done", b"vaults_done", "vaults_failed", b"vaults_failed", "vaults_total", b"vaults_total", "writing_key_id", b"writing_key_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___KeyRotation: _TypeAlias = KeyRotation  # noqa: Y015
+
+@_typing.final
+class DestinationRotation(_message.Message):
+    """How far a rotation of keys is at one destination."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DESTINATION_ID_FIELD_NUMBER: _builtins.int
+    VAULTS_DONE_FIELD_NUMBER: _builtins.int
+    VAULTS_TOTAL_FIELD_NUMBER: _builtins.int
+    VAULTS_CHANGED_FIELD_NUMBER: _builtins.int
+    VAULTS_FAILED_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    destination_id: _builtins.str
+    """The destination."""
+    vaults_done: _builtins.int
+    """Vaults seen to, failed ones too."""
+    vaults_total: _builtins.int
+    """Vaults in all: 0 while unknown."""
+    vaults_changed: _builtins.int
+    """Vaults of which something was rewritten."""
+    vaults_failed: _builtins.int
+    """Vaults that could not be brought under the key."""
+    @_builtins.property
+    def failure(self) -> _progress_pb2.Failure:
+        """Why not every vault could be seen to: the destination can't be reached or
+        used. What was not seen to is as it was. Absent: nothing is wrong there.
+        """
+
+    def __init__(
+        self,
+        *,
+        destination_id: _builtins.str = ...,
+        vaults_done: _builtins.int = ...,
+        vaults_total: _builtins.int = ...,
+        vaults_changed: _builtins.int = ...,
+        vaults_failed: _builtins.int = ...,
+        failure: _progress_pb2.Failure | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination_id", b"destination_id", "failure", b"failure", "vaults_changed", b"vaults_changed", "vaults_done", b"vaults_done", "vaults_failed", b"vaults_failed", "vaults_total", b"vaults_total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DestinationRotation: _TypeAlias = DestinationRotation  # noqa: Y015
 
 @_typing.final
 class VaultProblem(_message.Message):
@@ -224,8 +284,8 @@ class VaultProblem(_message.Message):
     """The agent whose vault it is."""
     @_builtins.property
     def failure(self) -> _progress_pb2.Failure:
-        """Why: KEY_NOT_CONFIGURED with the id of the key that opens it, or
-        OBJECT_CORRUPT.
+        """Why: KEY_NOT_CONFIGURED with the id of the key that opens it,
+        OBJECT_CORRUPT, or what the destination refuses.
         """
 
     def __init__(

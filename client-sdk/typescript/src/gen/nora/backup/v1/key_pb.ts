@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file nora/backup/v1/key.proto.
  */
 export const file_nora_backup_v1_key: GenFile = /*@__PURE__*/
-  fileDesc("Chhub3JhL2JhY2t1cC92MS9rZXkucHJvdG8SDm5vcmEuYmFja3VwLnYxIsgBCgNLZXkSDgoGa2V5X2lkGAEgASgJEiYKBHJvbGUYAiABKA4yGC5ub3JhLmJhY2t1cC52MS5LZXkuUm9sZRIOCgZ2YXVsdHMYAyABKAMSEwoLdmF1bHRzX29ubHkYBCABKAMSDwoHaG9sZGVycxgFIAMoCSJTCgRSb2xlEhQKEFJPTEVfVU5TUEVDSUZJRUQQABIQCgxST0xFX1dSSVRJTkcQARIRCg1ST0xFX1BSRVZJT1VTEAISEAoMUk9MRV9VTktOT1dOEAMi4QQKC0tleVJvdGF0aW9uEhMKC3JvdGF0aW9uX2lkGAEgASgJEhYKDndyaXRpbmdfa2V5X2lkGAIgASgJEhcKD3JldGlyZV9wcmV2aW91cxgDIAEoCBIwCgVzdGF0ZRgEIAEoDjIhLm5vcmEuYmFja3VwLnYxLktleVJvdGF0aW9uLlN0YXRlEhMKC3ZhdWx0c19kb25lGAUgASgDEhQKDHZhdWx0c190b3RhbBgGIAEoAxIWCg52YXVsdHNfY2hhbmdlZBgHIAEoAxIVCg12YXVsdHNfZmFpbGVkGAggASgDEi4KCHByb2JsZW1zGAkgAygLMhwubm9yYS5iYWNrdXAudjEuVmF1bHRQcm9ibGVtEigKB2ZhaWx1cmUYCiABKAsyFy5ub3JhLmJhY2t1cC52MS5GYWlsdXJlEioKCHByb2dyZXNzGAsgASgLMhgubm9yYS5iYWNrdXAudjEuUHJvZ3Jlc3MSLwoLY3JlYXRlX3RpbWUYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCnN0YXJ0X3RpbWUYDSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGA4gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJrCgVTdGF0ZRIVChFTVEFURV9VTlNQRUNJRklFRBAAEhEKDVNUQVRFX1BFTkRJTkcQARIRCg1TVEFURV9SVU5OSU5HEAISEwoPU1RBVEVfQ09NUExFVEVEEAMSEAoMU1RBVEVfRkFJTEVEEAQiYgoMVmF1bHRQcm9ibGVtEhYKDmRlc3RpbmF0aW9uX2lkGAEgASgJEhAKCGFnZW50X2lkGAIgASgJEigKB2ZhaWx1cmUYAyABKAsyFy5ub3JhLmJhY2t1cC52MS5GYWlsdXJlYgZwcm90bzM", [file_google_protobuf_timestamp, file_nora_backup_v1_progress]);
+  fileDesc("Chhub3JhL2JhY2t1cC92MS9rZXkucHJvdG8SDm5vcmEuYmFja3VwLnYxIsgBCgNLZXkSDgoGa2V5X2lkGAEgASgJEiYKBHJvbGUYAiABKA4yGC5ub3JhLmJhY2t1cC52MS5LZXkuUm9sZRIOCgZ2YXVsdHMYAyABKAMSEwoLdmF1bHRzX29ubHkYBCABKAMSDwoHaG9sZGVycxgFIAMoCSJTCgRSb2xlEhQKEFJPTEVfVU5TUEVDSUZJRUQQABIQCgxST0xFX1dSSVRJTkcQARIRCg1ST0xFX1BSRVZJT1VTEAISEAoMUk9MRV9VTktOT1dOEAMinAUKC0tleVJvdGF0aW9uEhMKC3JvdGF0aW9uX2lkGAEgASgJEhYKDndyaXRpbmdfa2V5X2lkGAIgASgJEhcKD3JldGlyZV9wcmV2aW91cxgDIAEoCBIwCgVzdGF0ZRgEIAEoDjIhLm5vcmEuYmFja3VwLnYxLktleVJvdGF0aW9uLlN0YXRlEhMKC3ZhdWx0c19kb25lGAUgASgDEhQKDHZhdWx0c190b3RhbBgGIAEoAxIWCg52YXVsdHNfY2hhbmdlZBgHIAEoAxIVCg12YXVsdHNfZmFpbGVkGAggASgDEi4KCHByb2JsZW1zGAkgAygLMhwubm9yYS5iYWNrdXAudjEuVmF1bHRQcm9ibGVtEigKB2ZhaWx1cmUYCiABKAsyFy5ub3JhLmJhY2t1cC52MS5GYWlsdXJlEioKCHByb2dyZXNzGAsgASgLMhgubm9yYS5iYWNrdXAudjEuUHJvZ3Jlc3MSLwoLY3JlYXRlX3RpbWUYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCnN0YXJ0X3RpbWUYDSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGA4gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBI5CgxkZXN0aW5hdGlvbnMYDyADKAsyIy5ub3JhLmJhY2t1cC52MS5EZXN0aW5hdGlvblJvdGF0aW9uImsKBVN0YXRlEhUKEVNUQVRFX1VOU1BFQ0lGSUVEEAASEQoNU1RBVEVfUEVORElORxABEhEKDVNUQVRFX1JVTk5JTkcQAhITCg9TVEFURV9DT01QTEVURUQQAxIQCgxTVEFURV9GQUlMRUQQBCKxAQoTRGVzdGluYXRpb25Sb3RhdGlvbhIWCg5kZXN0aW5hdGlvbl9pZBgBIAEoCRITCgt2YXVsdHNfZG9uZRgCIAEoAxIUCgx2YXVsdHNfdG90YWwYAyABKAMSFgoOdmF1bHRzX2NoYW5nZWQYBCABKAMSFQoNdmF1bHRzX2ZhaWxlZBgFIAEoAxIoCgdmYWlsdXJlGAYgASgLMhcubm9yYS5iYWNrdXAudjEuRmFpbHVyZSJiCgxWYXVsdFByb2JsZW0SFgoOZGVzdGluYXRpb25faWQYASABKAkSEAoIYWdlbnRfaWQYAiABKAkSKAoHZmFpbHVyZRgDIAEoCzIXLm5vcmEuYmFja3VwLnYxLkZhaWx1cmViBnByb3RvMw", [file_google_protobuf_timestamp, file_nora_backup_v1_progress]);
 
 /**
  * A key-encryption key, by its id. The key itself is never told.
@@ -164,7 +164,8 @@ export type KeyRotation = Message<"nora.backup.v1.KeyRotation"> & {
   vaultsChanged: bigint;
 
   /**
-   * Vaults that could not be brought under the key. They are as they were.
+   * Vaults that could not be brought under the key, at destinations that answer.
+   * They are as they were.
    *
    * @generated from field: int64 vaults_failed = 8;
    */
@@ -211,6 +212,14 @@ export type KeyRotation = Message<"nora.backup.v1.KeyRotation"> & {
    * @generated from field: google.protobuf.Timestamp end_time = 14;
    */
   endTime?: Timestamp | undefined;
+
+  /**
+   * How far it is at each destination, by their ids; empty until a worker has
+   * looked at them. One that does not answer holds up no other.
+   *
+   * @generated from field: repeated nora.backup.v1.DestinationRotation destinations = 15;
+   */
+  destinations: DestinationRotation[];
 };
 
 /**
@@ -248,7 +257,8 @@ export enum KeyRotation_State {
   RUNNING = 2,
 
   /**
-   * Every vault was seen to; vaults_failed tells whether all are under the key.
+   * It has come to its end. Every vault is under the key when vaults_failed is 0
+   * and no destination has a failure; else mend what is named and rotate again.
    *
    * @generated from enum value: STATE_COMPLETED = 3;
    */
@@ -267,6 +277,63 @@ export enum KeyRotation_State {
  */
 export const KeyRotation_StateSchema: GenEnum<KeyRotation_State> = /*@__PURE__*/
   enumDesc(file_nora_backup_v1_key, 1, 0);
+
+/**
+ * How far a rotation of keys is at one destination.
+ *
+ * @generated from message nora.backup.v1.DestinationRotation
+ */
+export type DestinationRotation = Message<"nora.backup.v1.DestinationRotation"> & {
+  /**
+   * The destination.
+   *
+   * @generated from field: string destination_id = 1;
+   */
+  destinationId: string;
+
+  /**
+   * Vaults seen to, failed ones too.
+   *
+   * @generated from field: int64 vaults_done = 2;
+   */
+  vaultsDone: bigint;
+
+  /**
+   * Vaults in all: 0 while unknown.
+   *
+   * @generated from field: int64 vaults_total = 3;
+   */
+  vaultsTotal: bigint;
+
+  /**
+   * Vaults of which something was rewritten.
+   *
+   * @generated from field: int64 vaults_changed = 4;
+   */
+  vaultsChanged: bigint;
+
+  /**
+   * Vaults that could not be brought under the key.
+   *
+   * @generated from field: int64 vaults_failed = 5;
+   */
+  vaultsFailed: bigint;
+
+  /**
+   * Why not every vault could be seen to: the destination can't be reached or
+   * used. What was not seen to is as it was. Absent: nothing is wrong there.
+   *
+   * @generated from field: nora.backup.v1.Failure failure = 6;
+   */
+  failure?: Failure | undefined;
+};
+
+/**
+ * Describes the message nora.backup.v1.DestinationRotation.
+ * Use `create(DestinationRotationSchema)` to create a new message.
+ */
+export const DestinationRotationSchema: GenMessage<DestinationRotation> = /*@__PURE__*/
+  messageDesc(file_nora_backup_v1_key, 2);
 
 /**
  * A vault that could not be brought under the writing key.
@@ -289,8 +356,8 @@ export type VaultProblem = Message<"nora.backup.v1.VaultProblem"> & {
   agentId: string;
 
   /**
-   * Why: KEY_NOT_CONFIGURED with the id of the key that opens it, or
-   * OBJECT_CORRUPT.
+   * Why: KEY_NOT_CONFIGURED with the id of the key that opens it,
+   * OBJECT_CORRUPT, or what the destination refuses.
    *
    * @generated from field: nora.backup.v1.Failure failure = 3;
    */
@@ -302,5 +369,5 @@ export type VaultProblem = Message<"nora.backup.v1.VaultProblem"> & {
  * Use `create(VaultProblemSchema)` to create a new message.
  */
 export const VaultProblemSchema: GenMessage<VaultProblem> = /*@__PURE__*/
-  messageDesc(file_nora_backup_v1_key, 2);
+  messageDesc(file_nora_backup_v1_key, 3);
 
