@@ -9,10 +9,11 @@ use sea_orm::{
 };
 
 use crate::{
-    BackupResult, BackupState, Catalog, CatalogError, NewAgent, NewBackup, Trigger, agents,
+    BackupResult, BackupState, Catalog, CatalogError, CopyState, NewAgent, NewBackup, Trigger,
+    agents,
     backups::pending,
     connection::Tx,
-    entities::{agents as agent_rows, backups},
+    entities::{agents as agent_rows, backup_copies, backups},
     error::Doing as _,
     limits, stored, transitions,
 };
@@ -26,6 +27,8 @@ const RETENTION_WAIT_MS: i64 = 24 * 3_600_000;
 pub struct RecoveredAgent {
     /// The agent as of its newest backup.
     pub agent: NewAgent,
+    /// The destination that the vault lies at.
+    pub destination_id: String,
     /// Bytes that its vault takes.
     pub vault_bytes: u64,
     /// Its complete backups.
@@ -65,6 +68,8 @@ pub struct Adopted {
     pub agent_added: bool,
     /// Backups that were not known.
     pub added: Vec<String>,
+    /// Backups that were known to lie elsewhere, and not that a copy lies here.
+    pub copies: Vec<String>,
     /// Backups that were known just so.
     pub known: u64,
     /// Backups about which the catalog knows better: they failed, were canceled, run
@@ -87,7 +92,7 @@ impl Catalog {
         let mut adopted = Adopted::default();
         adopt_agent(&tx, found, how, &mut adopted, now_ms).await?;
         for backup in &found.backups {
-            adopt_backup(&tx, &found.agent, backup, how, &mut adopted, now_ms).await?;
+            adopt_backup(&tx, found, backup, how, &mut adopted, now_ms).await?;
         }
         let change = match how {
             Adopt::Look => false,
@@ -95,7 +100,14 @@ impl Catalog {
             Adopt::Replace => true,
         };
         if change {
-            agents::set_vault_bytes(&tx, &found.agent.agent_id, found.vault_bytes).await?;
+            if !adopted.copies.is_empty() {
+                copies_go_on(&tx, found, now_ms).await?;
+            }
+            // What lies at other destinations was counted with them.
+            if adopted.known == 0 {
+                let agent_id = &found.agent.agent_id;
+                agents::add_vault_bytes(&tx, agent_id, found.vault_bytes).await?;
+            }
             if !adopted.added.is_empty() {
                 let at_ms = now_ms + RETENTION_WAIT_MS;
                 agents::look_at_retention(&tx, &found.agent.agent_id, at_ms).await?;
@@ -170,18 +182,38 @@ async fn adopt_agent(
     Ok(())
 }
 
+/// An agent whose backups have copies at a destination goes on to copy them there, unless it
+/// has a second destination already.
+async fn copies_go_on(tx: &Tx, found: &RecoveredAgent, now_ms: i64) -> Result<(), CatalogError> {
+    let change = agent_rows::ActiveModel {
+        second_destination_id: Set(found.destination_id.clone()),
+        etag: Set(uuid::Uuid::new_v4().simple().to_string()),
+        update_time_ms: Set(now_ms),
+        ..Default::default()
+    };
+    agent_rows::Entity::update_many()
+        .set(change)
+        .filter(agent_rows::Column::AgentId.eq(&found.agent.agent_id))
+        .filter(agent_rows::Column::SecondDestinationId.eq(""))
+        .filter(agent_rows::Column::DestinationId.ne(&found.destination_id))
+        .exec(tx.db())
+        .await
+        .doing(tx.doing())?;
+    Ok(())
+}
+
 async fn adopt_backup(
     tx: &Tx,
-    agent: &NewAgent,
+    vault: &RecoveredAgent,
     found: &RecoveredBackup,
     how: Adopt,
     adopted: &mut Adopted,
     now_ms: i64,
 ) -> Result<(), CatalogError> {
-    let backup_id = &found.backup_id;
+    let (agent, backup_id) = (&vault.agent, &found.backup_id);
     let row = backups::Entity::find_by_id(backup_id.as_str()).lock_exclusive();
     let Some(row) = row.one(tx.db()).await.doing(tx.doing())? else {
-        let row = completed(agent, found, now_ms);
+        let row = completed(vault, found, now_ms);
         backups::Entity::insert(backups::ActiveModel::from(row).reset_all())
             .exec_without_returning(tx.db())
             .await
@@ -199,7 +231,13 @@ async fn adopt_backup(
         adopted.left.push(backup_id.clone());
         return Ok(());
     } else if digest == Some(&found.result.manifest_digest[..]) {
-        adopted.known += 1;
+        if row.destination_id == vault.destination_id
+            || !adopt_copy(tx, vault, &row, now_ms).await?
+        {
+            adopted.known += 1;
+        } else {
+            adopted.copies.push(backup_id.clone());
+        }
         return Ok(());
     } else {
         adopted.conflicts.push(format!(
@@ -216,7 +254,7 @@ async fn adopt_backup(
         job_id: row.job_id,
         protected: row.protected,
         trigger_kind: row.trigger_kind,
-        ..completed(agent, found, now_ms)
+        ..completed(vault, found, now_ms)
     };
     backups::Entity::update_many()
         .set(backups::ActiveModel::from(replaced).reset_all())
@@ -227,11 +265,48 @@ async fn adopt_backup(
     Ok(())
 }
 
+/// Notes that a copy of a backup lies in a vault; false when that is known.
+async fn adopt_copy(
+    tx: &Tx,
+    vault: &RecoveredAgent,
+    backup: &backups::Model,
+    now_ms: i64,
+) -> Result<bool, CatalogError> {
+    let key = (backup.backup_id.clone(), vault.destination_id.clone());
+    let known = backup_copies::Entity::find_by_id(key).one(tx.db()).await;
+    let known = known.doing(tx.doing())?;
+    if known
+        .as_ref()
+        .is_some_and(|copy| copy.state == CopyState::Completed)
+    {
+        return Ok(false);
+    }
+    let is_new = known.is_none();
+    let row = backup_copies::ActiveModel::from(backup_copies::Model {
+        backup_id: backup.backup_id.clone(),
+        destination_id: vault.destination_id.clone(),
+        agent_id: backup.agent_id.clone(),
+        state: CopyState::Completed,
+        failure_reason: None,
+        failure_message: None,
+        update_time_ms: now_ms,
+    });
+    if is_new {
+        let inserted = backup_copies::Entity::insert(row);
+        let inserted = inserted.exec_without_returning(tx.db()).await;
+        inserted.doing(tx.doing())?;
+    } else {
+        let updated = backup_copies::Entity::update(row.reset_all());
+        updated.exec(tx.db()).await.doing(tx.doing())?;
+    }
+    Ok(true)
+}
+
 /// The row of a backup that a vault tells of.
-fn completed(agent: &NewAgent, found: &RecoveredBackup, now_ms: i64) -> backups::Model {
+fn completed(vault: &RecoveredAgent, found: &RecoveredBackup, now_ms: i64) -> backups::Model {
     let new = NewBackup {
-        agent_id: agent.agent_id.clone(),
-        owner_id: agent.owner_id.clone(),
+        agent_id: vault.agent.agent_id.clone(),
+        owner_id: vault.agent.owner_id.clone(),
         name: found.name.clone(),
         trigger: Trigger::Manual,
         request: None,
@@ -258,7 +333,7 @@ fn completed(agent: &NewAgent, found: &RecoveredBackup, now_ms: i64) -> backups:
             &new,
             &found.backup_id,
             &job_id,
-            crate::DEFAULT_DESTINATION.to_owned(),
+            vault.destination_id.clone(),
             found.start_time_ms,
         )
     }

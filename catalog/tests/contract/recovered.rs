@@ -49,6 +49,7 @@ fn backup(backup_id: &str, sequence: u64, digest: u8) -> RecoveredBackup {
 fn found(backups: Vec<RecoveredBackup>) -> RecoveredAgent {
     RecoveredAgent {
         agent: agent("lost", "owner"),
+        destination_id: catalog::DEFAULT_DESTINATION.to_owned(),
         vault_bytes: 12_345,
         backups,
     }

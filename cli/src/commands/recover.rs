@@ -6,7 +6,8 @@
 //! - `verify`: `verify`
 //! - `restore`: `restore` to a folder; `document`: what stands beside it
 //! - `export`: `export` as a .tar.zst
-//! - `catalog`: `catalog`, a lost database made again from the vaults
+//! - `catalog`: `catalog`, a lost database made again from the vaults; `registered`: the
+//!   destination that was read, as the database knows it
 //! - `work`: progress, and the end by Ctrl-C
 
 use std::ffi::OsString;
@@ -21,6 +22,7 @@ mod document;
 mod export;
 mod list;
 mod place;
+mod registered;
 mod restore;
 mod verify;
 mod work;
@@ -81,7 +83,8 @@ pub enum RecoverCommand {
     /// Make a lost database again from the vaults
     #[command(
         after_help = "Examples:\n  nora-backup recover catalog --database-url sqlite:/srv/nora-backup/catalog.db\n  \
-        nora-backup recover catalog --database-url postgres://nora@db/nora --dry-run\n\n\
+        nora-backup recover catalog --database-url postgres://nora@db/nora --dry-run\n  \
+        nora-backup recover catalog --storage s3 ... --destination offsite\n\n\
         Agents and their completed backups are added; what the database knows already stays. When it knows\n\
         something different, nothing is changed (exit code 6) unless --replace is given."
     )]

@@ -5,5 +5,6 @@ mod added;
 mod copies;
 mod default;
 mod keys;
+mod lost;
 mod support;
 mod tried;

@@ -1,8 +1,8 @@
 //! `recover catalog`: a lost database made again from the vaults.
 
 use catalog::{
-    Adopt, Adopted, BackupResult, Catalog, CatalogError, CatalogSettings, NewAgent, RecoveredAgent,
-    RecoveredBackup,
+    Adopt, Adopted, BackupResult, Catalog, CatalogError, CatalogSettings, DEFAULT_DESTINATION,
+    NewAgent, RecoveredAgent, RecoveredBackup,
 };
 use clap::Args;
 use prost::Message as _;
@@ -13,12 +13,15 @@ use proto::{
 use serde_json::{Value, json};
 use vault::{FoundBackup, VaultError};
 
-use super::{list::partial_if, place::Place};
+use super::{list::partial_if, place::Place, registered::Registered};
 use crate::{
     error::{CliError, Result},
     exit::Exit,
     output::{Output, human},
 };
+
+/// Longest id of a destination.
+const ID_CHARS_MAX: usize = 64;
 
 /// Arguments of `recover catalog`.
 #[derive(Debug, Args)]
@@ -26,6 +29,9 @@ pub struct CatalogArgs {
     /// The database.
     #[command(flatten)]
     catalog: CatalogSettings,
+    /// The id of the destination that is read; a new one is added as the settings describe it
+    #[arg(long, default_value = DEFAULT_DESTINATION, value_name = "ID", value_parser = new_id)]
+    destination: String,
     /// Only this agent; may be repeated [default: all]
     #[arg(long = "agent", value_name = "AGENT")]
     agents: Vec<String>,
@@ -38,6 +44,19 @@ pub struct CatalogArgs {
     /// Where the database knows something different, take what the vaults tell
     #[arg(long)]
     replace: bool,
+}
+
+/// An id that a destination may have.
+fn new_id(text: &str) -> std::result::Result<String, String> {
+    let first = text.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
+    let all = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_');
+    if first && text.len() <= ID_CHARS_MAX && text.chars().all(all) {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "must be 1 to {ID_CHARS_MAX} characters of a-z, 0-9, '-' and '_', beginning with a letter \
+         or digit"
+    ))
 }
 
 /// What happened to one agent.
@@ -57,9 +76,11 @@ pub(super) async fn run(place: &Place, args: &CatalogArgs, out: Output) -> Resul
              example sqlite:/srv/nora-backup/catalog.db",
         ));
     }
-    let (found, mut outcomes) = read_vaults(place, args, out).await?;
     let catalog = Catalog::connect(&args.catalog).await.map_err(failed)?;
     catalog.migrate().await.map_err(failed)?;
+    let (read, id) = (&place.destination, &args.destination);
+    let destination = Registered::look(&catalog, &place.keyring, read, id).await?;
+    let (found, mut outcomes) = read_vaults(place, args, out).await?;
     let now_ms = jiff::Timestamp::now().as_millisecond();
     // First only look: with one contradiction anywhere, nothing is changed.
     let mut conflicts = Vec::new();
@@ -70,6 +91,7 @@ pub(super) async fn run(place: &Place, args: &CatalogArgs, out: Output) -> Resul
     }
     let may = args.replace || conflicts.is_empty();
     if may && !args.dry_run {
+        destination.add(&catalog, now_ms).await?;
         let how = if args.replace {
             Adopt::Replace
         } else {
@@ -98,7 +120,7 @@ pub(super) async fn run(place: &Place, args: &CatalogArgs, out: Output) -> Resul
     partial_if(outcomes.iter().any(|outcome| !outcome.damage.is_empty()))
 }
 
-fn failed(error: CatalogError) -> CliError {
+pub(super) fn failed(error: CatalogError) -> CliError {
     CliError::failed(format!("NORA_BACKUP_DATABASE_URL: {error}"))
 }
 
@@ -129,7 +151,7 @@ async fn read_vaults(
                     let damage = backup.damage.iter().map(ToString::to_string);
                     outcome.damage.extend(damage);
                 }
-                recovered(&agent_id, &args.pool, vault.stored_bytes().await?, backups)
+                recovered(&agent_id, args, vault.stored_bytes().await?, backups)
             }
             Err(error @ VaultError::Store(_)) => return Err(error.into()),
             Err(error) => {
@@ -154,7 +176,7 @@ async fn read_vaults(
 /// An agent as its newest manifest tells; nothing when none can be read.
 fn recovered(
     agent_id: &str,
-    pool: &str,
+    args: &CatalogArgs,
     vault_bytes: u64,
     backups: Vec<FoundBackup>,
 ) -> Option<RecoveredAgent> {
@@ -173,10 +195,14 @@ fn recovered(
             .iter()
             .filter_map(|stored| Integration::decode(&**stored).ok())
             .collect(),
-        pool: pool.to_owned(),
+        pool: args.pool.clone(),
         patterns: Vec::new(),
         size_warning_bytes: 0,
-        destination_id: String::new(),
+        // The default one goes without a name, so that it may become another place.
+        destination_id: match args.destination.as_str() {
+            DEFAULT_DESTINATION => String::new(),
+            id => id.to_owned(),
+        },
         second_destination_id: String::new(),
     };
     let backups = backups.into_iter().filter_map(|found| {
@@ -185,6 +211,7 @@ fn recovered(
     });
     Some(RecoveredAgent {
         agent,
+        destination_id: args.destination.clone(),
         vault_bytes,
         backups: backups.collect(),
     })
@@ -234,6 +261,7 @@ fn tell(outcomes: &[Outcome], args: &CatalogArgs, done: bool, out: Output) -> Re
         let Adopted {
             agent_added,
             added: backups,
+            copies,
             known,
             left,
             ..
@@ -244,6 +272,10 @@ fn tell(outcomes: &[Outcome], args: &CatalogArgs, done: bool, out: Output) -> Re
         }
         if !backups.is_empty() {
             let count = human::plural(backups.len() as u64, "backup", "backups");
+            parts.push(format!("{count} {added}"));
+        }
+        if !copies.is_empty() {
+            let count = human::plural(copies.len() as u64, "copy", "copies");
             parts.push(format!("{count} {added}"));
         }
         if *known > 0 {
@@ -278,6 +310,7 @@ fn outcome_json(outcome: &Outcome) -> Value {
         "agent_id": outcome.agent_id,
         "agent_added": outcome.adopted.agent_added,
         "backups_added": outcome.adopted.added,
+        "copies_added": outcome.adopted.copies,
         "backups_known": outcome.adopted.known,
         "backups_left": outcome.adopted.left,
         "conflicts": outcome.adopted.conflicts,

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use proto::backup::v1::Destination;
 use vault::{
-    DestinationSettings, FoundBackup, KeySettings, ManifestRef, RecoveredVault, Recovery,
+    DestinationSettings, FoundBackup, KeySettings, Keyring, ManifestRef, RecoveredVault, Recovery,
     VaultError, VaultSettings,
-    destination::{HostKeys, HostKeysInMemory},
+    destination::{self, HostKeys, HostKeysInMemory},
     format::Manifest,
 };
 
@@ -21,6 +22,9 @@ const CANDIDATES_MAX: usize = 8;
 /// A destination whose vaults are read without a catalog.
 pub(super) struct Place {
     pub recovery: Recovery,
+    /// What the settings describe.
+    pub destination: Destination,
+    pub keyring: Keyring,
 }
 
 /// A backup that was found, and can be read.
@@ -45,11 +49,14 @@ impl Place {
             )
         })?;
         let host_keys: Arc<dyn HostKeys> = Arc::new(HostKeysInMemory::default());
-        let store = destination
-            .open(&host_keys)
+        let described = destination.destination();
+        let destination = described.map_err(|error| usage(error.to_string()))?;
+        let store = destination::open(&destination, &host_keys)
             .map_err(|error| usage(error.to_string()))?;
         Ok(Self {
-            recovery: Recovery::new(store, keyring, settings),
+            recovery: Recovery::new(store, keyring.clone(), settings),
+            destination,
+            keyring,
         })
     }
 
