@@ -313,7 +313,14 @@ impl Api {
             backup_id: backup_id.to_owned(),
             offset,
             etag: etag.to_owned(),
+            destination_id: String::new(),
         };
+        self.receive(request).await
+    }
+
+    /// The same, as a request wants it.
+    pub async fn receive(&mut self, request: DownloadBackupRequest) -> Result<(Vec<u8>, String)> {
+        let (backup_id, offset) = (request.backup_id.clone(), request.offset);
         let download = async {
             let mut stream = self.backups.download_backup(request).await?.into_inner();
             let (mut bytes, mut etag, mut ended) = (Vec::new(), String::new(), false);

@@ -162,6 +162,7 @@ async fn a_download_resumed_at_any_offset_gives_the_same_bytes() -> Result<()> {
             backup_id: backup.backup_id.clone(),
             offset,
             etag: etag.to_owned(),
+            destination_id: String::new(),
         };
         let status = match user.backups.download_backup(request).await {
             Err(status) => status,
@@ -253,6 +254,7 @@ async fn read_entry(user: &mut Api, backup_id: &str, path: &str, offset: u64) ->
         backup_id: backup_id.to_owned(),
         path: path.as_bytes().to_vec(),
         offset,
+        destination_id: String::new(),
     };
     let mut stream = user.backups.download_entry(request).await?.into_inner();
     let (mut bytes, mut ended) = (Vec::new(), false);

@@ -223,6 +223,7 @@ async fn one_file_is_downloaded_from_any_offset() {
             backup_id: backup_id.clone(),
             path: path.as_bytes().to_vec(),
             offset,
+            destination_id: String::new(),
         };
         async move {
             let mut stream = client.download_entry(request).await?.into_inner();

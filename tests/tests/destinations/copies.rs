@@ -1,8 +1,10 @@
 //! Copies of backups at a second destination.
 
 use anyhow::{Context as _, Result};
-use proto::backup::v1::{DeleteBackupRequest, UpdateDestinationRequest, backup_copy, job};
-use services::{api::reason, fixture, services::address, standalone::Standalone, vaults};
+use proto::backup::v1::{
+    DeleteBackupRequest, DownloadBackupRequest, UpdateDestinationRequest, backup_copy, job,
+};
+use services::{api::reason, cli::Cli, fixture, services::address, standalone::Standalone, vaults};
 
 use crate::support::{
     OWNER, add, changed_s3, copied, register, register_with_second, restores_from, s3, verify,
@@ -35,7 +37,32 @@ async fn a_copy_outlives_the_first_place_and_goes_with_its_backup() -> Result<()
     assert_eq!(reason(refused), "COPY_NOT_COMPLETED");
     assert!(verify(&mut user, &last, "second").await?);
 
+    let request = |destination_id: &str| DownloadBackupRequest {
+        backup_id: last.clone(),
+        destination_id: destination_id.to_owned(),
+        ..DownloadBackupRequest::default()
+    };
+    let whole = user.receive(request("")).await?;
+    let refused = user.receive(request("nowhere")).await.unwrap_err();
+    let refused = refused.downcast_ref().context("a status")?;
+    assert_eq!(reason(refused), "COPY_NOT_COMPLETED");
+
     std::fs::remove_dir_all(standalone.destination().join("vaults"))?;
+    assert!(user.receive(request("")).await.is_err());
+    assert!(
+        user.receive(request("second")).await? == whole,
+        "other bytes"
+    );
+    let cli = Cli::new(&standalone, OWNER, "user");
+    let listed = cli.ok(&["backup", "files", &last, "--from", "second"])?;
+    let name = listed.split_whitespace().last().context("a file")?;
+    let got = standalone.outside_dir("got");
+    let to = got.to_str().context("UTF-8")?;
+    cli.ok(&["backup", "get", &last, name, "--from", "second", "-o", to])?;
+    assert!(
+        std::fs::read(&got)? == std::fs::read(root.join(name))?,
+        "{name}"
+    );
     restores_from(&standalone, &mut user, &last, "second").await?;
     assert!(verify(&mut user, &last, "second").await?);
     for backup_id in [first, last] {

@@ -78,7 +78,7 @@ async fn the_backups_of_every_destination_come_back_and_copies_are_copies() -> R
     }
     copied(&mut user, &backups[0]).await?;
     standalone.stop()?;
-    lose_the_database(&standalone.data_dir())?;
+    lose_the_database(standalone.data_dir())?;
 
     let default = local("default", &standalone.destination());
     for (read, named, tells) in [

@@ -22,6 +22,9 @@ pub struct FilesArgs {
     /// Everything below, not only the direct children
     #[arg(long, short, visible_short_alias = 'R')]
     pub recursive: bool,
+    /// The destination where it is read, of one of its copies [default: where it lies]
+    #[arg(long, value_name = "DESTINATION")]
+    pub from: Option<String>,
 }
 
 /// A path as backups have it: no '/' at the ends, no "./" before it.
@@ -44,6 +47,7 @@ pub(super) async fn files(session: &Session, args: FilesArgs) -> Result<()> {
         recursive: args.recursive,
         page_size: 1000,
         page_token: String::new(),
+        destination_id: args.from.unwrap_or_default(),
     };
     let mut shown = 0_u64;
     loop {

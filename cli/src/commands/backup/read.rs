@@ -29,6 +29,9 @@ pub struct DownloadArgs {
     /// Where to: a file, a folder, or - for standard output [default: the service's name for it]
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// The destination where it is read, of one of its copies [default: where it lies]
+    #[arg(long, value_name = "DESTINATION")]
+    pub from: Option<String>,
     /// Go on with FILE.part that an earlier run left behind
     #[arg(long)]
     pub resume: bool,
@@ -47,6 +50,9 @@ pub struct GetArgs {
     /// Where to: a file, a folder, or - for standard output [default: the file's own name]
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// The destination where it is read, of one of its copies [default: where it lies]
+    #[arg(long, value_name = "DESTINATION")]
+    pub from: Option<String>,
     /// Replace the file when it exists
     #[arg(long, short)]
     pub force: bool,
@@ -78,6 +84,7 @@ pub(super) async fn download(session: &Session, args: DownloadArgs) -> Result<()
         ));
     }
     let backup_id = find::backup_id(session, &args.backup, Latest::Completed).await?;
+    let from = args.from.unwrap_or_default();
     let meter = Meter::new(session.out, "download");
     let transfer = Transfer {
         goal,
@@ -91,6 +98,7 @@ pub(super) async fn download(session: &Session, args: DownloadArgs) -> Result<()
             backup_id: backup_id.clone(),
             offset,
             etag,
+            destination_id: from.clone(),
         };
         async move { client.download_backup(request).await }
     })
@@ -112,6 +120,7 @@ pub(super) async fn get(session: &Session, args: GetArgs) -> Result<()> {
     };
     check(session, &goal)?;
     let backup_id = find::backup_id(session, &args.backup, Latest::Completed).await?;
+    let from = args.from.unwrap_or_default();
     let meter = Meter::new(session.out, "get");
     let transfer = Transfer {
         goal,
@@ -125,6 +134,7 @@ pub(super) async fn get(session: &Session, args: GetArgs) -> Result<()> {
             backup_id: backup_id.clone(),
             path: path.clone(),
             offset,
+            destination_id: from.clone(),
         };
         async move { client.download_entry(request).await }
     })

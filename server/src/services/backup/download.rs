@@ -40,8 +40,9 @@ pub(super) async fn backup(
         "etag",
         "is required when offset is not 0",
     );
+    checks.optional_id("destination_id", &request.destination_id);
     checks.done()?;
-    let readable = Readable::new(&backup)?;
+    let readable = Readable::new(&backup, &request.destination_id)?;
     let etag = etag(&backup);
     if !request.etag.is_empty() && request.etag != etag {
         return Err(ApiError::new(
@@ -158,10 +159,11 @@ pub(super) async fn entry(
     let mut checks = Checks::new();
     checks.that(!request.path.is_empty(), "path", "is required");
     checks.entry_path("path", &request.path);
+    checks.optional_id("destination_id", &request.destination_id);
     checks.done()?;
     Ok(stream(
         state,
-        Readable::new(&backup)?,
+        Readable::new(&backup, &request.destination_id)?,
         "DownloadEntry",
         call.slot,
         move |reader, outlet| send_entry(&reader, &outlet, &request),

@@ -29,6 +29,7 @@ pub(super) async fn list(
     checks.entry_path("path_prefix", &request.path_prefix);
     let limit = checks.page_size(request.page_size, ENTRY_PAGE_DEFAULT);
     checks.page_token(&request.page_token);
+    checks.optional_id("destination_id", &request.destination_id);
     checks.done()?;
     let backup = the_backup(state, &call.caller, &request.backup_id).await?;
     let listing = Listing::new(
@@ -48,7 +49,7 @@ pub(super) async fn list(
     };
     let page = read(
         state,
-        Readable::new(&backup)?,
+        Readable::new(&backup, &request.destination_id)?,
         "ListBackupEntries",
         move |reader| wanted.read(&reader),
     )

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use vault::{BackupReader, ManifestRef, VaultError};
 
 use crate::{
+    access::check_copy,
     admission::Slot,
     feed::{Feed, FeedStream, feed},
     services::blocking,
@@ -26,14 +27,19 @@ const CHUNKS_WAITING_MAX: usize = 4;
 pub(super) struct Readable {
     backup: Backup,
     manifest: ManifestRef,
+    /// The destination of the copy that is read; empty: where the backup lies.
+    destination_id: String,
 }
 
 impl Readable {
-    /// Refuses a backup that is not COMPLETED.
-    pub(super) fn new(backup: &Backup) -> Result<Self, ApiError> {
+    /// Refuses a backup, or a copy of it, that is not COMPLETED.
+    pub(super) fn new(backup: &Backup, destination_id: &str) -> Result<Self, ApiError> {
+        let manifest = manifest_of(backup)?;
+        check_copy(backup, destination_id)?;
         Ok(Self {
             backup: backup.clone(),
-            manifest: manifest_of(backup)?,
+            manifest,
+            destination_id: destination_id.to_owned(),
         })
     }
 
@@ -42,7 +48,7 @@ impl Readable {
         state: &State,
         cancel: CancellationToken,
     ) -> Result<BackupReader, DestinationsError> {
-        let vault = state.vault(&self.backup, "").await?;
+        let vault = state.vault(&self.backup, &self.destination_id).await?;
         Ok(vault.open_backup(&self.manifest, cancel).await?)
     }
 }

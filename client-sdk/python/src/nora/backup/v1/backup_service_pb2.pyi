@@ -396,6 +396,7 @@ class DownloadBackupRequest(_message.Message):
     BACKUP_ID_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    DESTINATION_ID_FIELD_NUMBER: _builtins.int
     backup_id: _builtins.str
     """The backup. Required."""
     offset: _builtins.int
@@ -404,16 +405,19 @@ class DownloadBackupRequest(_message.Message):
     """
     etag: _builtins.str
     """The etag of the download to go on with. Required when offset is not 0."""
+    destination_id: _builtins.str
+    """Where it is read: the copy at this destination. Empty: where the backup lies."""
     def __init__(
         self,
         *,
         backup_id: _builtins.str = ...,
         offset: _builtins.int = ...,
         etag: _builtins.str = ...,
+        destination_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_id", b"backup_id", "etag", b"etag", "offset", b"offset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_id", b"backup_id", "destination_id", b"destination_id", "etag", b"etag", "offset", b"offset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -470,6 +474,7 @@ class ListBackupEntriesRequest(_message.Message):
     RECURSIVE_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    DESTINATION_ID_FIELD_NUMBER: _builtins.int
     backup_id: _builtins.str
     """The backup. Required."""
     path_prefix: _builtins.bytes
@@ -482,6 +487,8 @@ class ListBackupEntriesRequest(_message.Message):
     """
     page_token: _builtins.str
     """next_page_token of the page before; empty for the first."""
+    destination_id: _builtins.str
+    """Where it is read: the copy at this destination. Empty: where the backup lies."""
     def __init__(
         self,
         *,
@@ -490,10 +497,11 @@ class ListBackupEntriesRequest(_message.Message):
         recursive: _builtins.bool = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        destination_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_id", b"backup_id", "page_size", b"page_size", "page_token", b"page_token", "path_prefix", b"path_prefix", "recursive", b"recursive"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_id", b"backup_id", "destination_id", b"destination_id", "page_size", b"page_size", "page_token", b"page_token", "path_prefix", b"path_prefix", "recursive", b"recursive"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -536,22 +544,26 @@ class DownloadEntryRequest(_message.Message):
     BACKUP_ID_FIELD_NUMBER: _builtins.int
     PATH_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
+    DESTINATION_ID_FIELD_NUMBER: _builtins.int
     backup_id: _builtins.str
     """The backup. Required."""
     path: _builtins.bytes
     """The entry. Required."""
     offset: _builtins.int
     """Where to begin, in bytes."""
+    destination_id: _builtins.str
+    """Where it is read: the copy at this destination. Empty: where the backup lies."""
     def __init__(
         self,
         *,
         backup_id: _builtins.str = ...,
         path: _builtins.bytes = ...,
         offset: _builtins.int = ...,
+        destination_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_id", b"backup_id", "offset", b"offset", "path", b"path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_id", b"backup_id", "destination_id", b"destination_id", "offset", b"offset", "path", b"path"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

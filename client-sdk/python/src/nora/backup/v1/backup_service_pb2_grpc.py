@@ -191,8 +191,8 @@ class BackupServiceServicer:
         offset, the first also with the etag, the last with `last` set. The same
         backup gives the same bytes, so a broken download goes on with `offset` and
         `etag`. Errors: NOT_FOUND (BACKUP_NOT_FOUND); FAILED_PRECONDITION
-        (BACKUP_NOT_COMPLETED, DOWNLOAD_CHANGED, KEY_NOT_CONFIGURED); OUT_OF_RANGE
-        (OFFSET_OUT_OF_RANGE); DATA_LOSS (OBJECT_MISSING, OBJECT_CORRUPT);
+        (BACKUP_NOT_COMPLETED, COPY_NOT_COMPLETED, DOWNLOAD_CHANGED,
+        KEY_NOT_CONFIGURED); OUT_OF_RANGE (OFFSET_OUT_OF_RANGE); DATA_LOSS (OBJECT_MISSING, OBJECT_CORRUPT);
         UNAVAILABLE (DESTINATION_UNAVAILABLE); RESOURCE_EXHAUSTED (SLOW_READER).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

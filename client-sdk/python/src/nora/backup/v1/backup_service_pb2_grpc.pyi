@@ -82,8 +82,8 @@ class BackupServiceStub:
     offset, the first also with the etag, the last with `last` set. The same
     backup gives the same bytes, so a broken download goes on with `offset` and
     `etag`. Errors: NOT_FOUND (BACKUP_NOT_FOUND); FAILED_PRECONDITION
-    (BACKUP_NOT_COMPLETED, DOWNLOAD_CHANGED, KEY_NOT_CONFIGURED); OUT_OF_RANGE
-    (OFFSET_OUT_OF_RANGE); DATA_LOSS (OBJECT_MISSING, OBJECT_CORRUPT);
+    (BACKUP_NOT_COMPLETED, COPY_NOT_COMPLETED, DOWNLOAD_CHANGED,
+    KEY_NOT_CONFIGURED); OUT_OF_RANGE (OFFSET_OUT_OF_RANGE); DATA_LOSS (OBJECT_MISSING, OBJECT_CORRUPT);
     UNAVAILABLE (DESTINATION_UNAVAILABLE); RESOURCE_EXHAUSTED (SLOW_READER).
     """
     ListBackupEntries: _grpc.UnaryUnaryMultiCallable[_backup_service_pb2.ListBackupEntriesRequest, _backup_service_pb2.ListBackupEntriesResponse]
@@ -164,8 +164,8 @@ class BackupServiceAsyncStub(BackupServiceStub):
     offset, the first also with the etag, the last with `last` set. The same
     backup gives the same bytes, so a broken download goes on with `offset` and
     `etag`. Errors: NOT_FOUND (BACKUP_NOT_FOUND); FAILED_PRECONDITION
-    (BACKUP_NOT_COMPLETED, DOWNLOAD_CHANGED, KEY_NOT_CONFIGURED); OUT_OF_RANGE
-    (OFFSET_OUT_OF_RANGE); DATA_LOSS (OBJECT_MISSING, OBJECT_CORRUPT);
+    (BACKUP_NOT_COMPLETED, COPY_NOT_COMPLETED, DOWNLOAD_CHANGED,
+    KEY_NOT_CONFIGURED); OUT_OF_RANGE (OFFSET_OUT_OF_RANGE); DATA_LOSS (OBJECT_MISSING, OBJECT_CORRUPT);
     UNAVAILABLE (DESTINATION_UNAVAILABLE); RESOURCE_EXHAUSTED (SLOW_READER).
     """
     ListBackupEntries: _aio.UnaryUnaryMultiCallable[_backup_service_pb2.ListBackupEntriesRequest, _backup_service_pb2.ListBackupEntriesResponse]  # type: ignore[assignment]
@@ -291,8 +291,8 @@ class BackupServiceServicer(metaclass=_abc_1.ABCMeta):
         offset, the first also with the etag, the last with `last` set. The same
         backup gives the same bytes, so a broken download goes on with `offset` and
         `etag`. Errors: NOT_FOUND (BACKUP_NOT_FOUND); FAILED_PRECONDITION
-        (BACKUP_NOT_COMPLETED, DOWNLOAD_CHANGED, KEY_NOT_CONFIGURED); OUT_OF_RANGE
-        (OFFSET_OUT_OF_RANGE); DATA_LOSS (OBJECT_MISSING, OBJECT_CORRUPT);
+        (BACKUP_NOT_COMPLETED, COPY_NOT_COMPLETED, DOWNLOAD_CHANGED,
+        KEY_NOT_CONFIGURED); OUT_OF_RANGE (OFFSET_OUT_OF_RANGE); DATA_LOSS (OBJECT_MISSING, OBJECT_CORRUPT);
         UNAVAILABLE (DESTINATION_UNAVAILABLE); RESOURCE_EXHAUSTED (SLOW_READER).
         """
 
