@@ -97,6 +97,8 @@ async fn the_backups_of_every_destination_come_back_and_copies_are_copies() -> R
     for place in &places {
         ensure!(words.contains(&*place.to_string_lossy()), "{words}");
     }
+    let (code, words) = recover(&standalone, &last, "new")?;
+    ensure!(code == 2 && words.contains("--destination last"), "{words}");
 
     // Everything is listed and comes back, and the service goes on as it did.
     standalone.launch().await?;

@@ -33,7 +33,10 @@ impl Registered {
         let is_known = match destinations.known(destination_id).await {
             Ok(known) if is_same_place(&known.place, &described) => true,
             Ok(known) => return Err(another_place(destination_id, &known.place, &described)),
-            Err(DestinationsError::Catalog(CatalogError::DestinationNotFound { .. })) => false,
+            Err(DestinationsError::Catalog(CatalogError::DestinationNotFound { .. })) => {
+                check_new(&destinations, &described).await?;
+                false
+            }
             Err(DestinationsError::Catalog(error)) => return Err(failed(error)),
             Err(DestinationsError::Vault(error)) => return Err(error.into()),
         };
@@ -59,6 +62,22 @@ impl Registered {
     }
 }
 
+/// A destination that is new must not be the place of another one.
+async fn check_new(destinations: &Destinations, new: &Destination) -> Result<()> {
+    for id in destinations.ids().await.map_err(failed)? {
+        let known = destinations.known(&id).await;
+        if known.is_ok_and(|known| is_same_place(&known.place, new)) {
+            return Err(CliError::usage(format!(
+                "the vaults were to be read at {}, which is destination {id} in the database, not \
+                 {}: name it with --destination {id}; nothing was changed",
+                place(new),
+                new.destination_id
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// A folder may be named in more than one way.
 fn is_same_place(known: &str, read: &Destination) -> bool {
     let same_folder = |path: &str| {
@@ -73,8 +92,8 @@ fn is_same_place(known: &str, read: &Destination) -> bool {
 
 fn another_place(destination_id: &str, known: &str, read: &Destination) -> CliError {
     CliError::usage(format!(
-        "destination {destination_id} is {known} in the database, and the vaults were read at {}: \
-         nothing was changed",
+        "destination {destination_id} is {known} in the database, and the vaults were to be read at \
+         {}: nothing was changed",
         place(read)
     ))
     .hint("--destination ID says which destination it is that is read; an id that is new is added")
