@@ -222,6 +222,17 @@ impl Standalone {
         }
     }
 
+    /// Removes its database, of which nothing is left: while it does not run.
+    pub fn lose_database(&self) -> Result<()> {
+        for file in ["catalog.db", "catalog.db-wal", "catalog.db-shm"] {
+            let path = self.data_dir().join(file);
+            if path.exists() {
+                fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Whether one of its threads waits for a disk: at work, though it takes no time.
     fn waits_for_disk(&self) -> Result<bool> {
         let pid = self.running.as_ref().context("it does not run")?.id();

@@ -21,6 +21,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("catalog", &["proto", "migrations"]),
     ("destinations", &["proto", "vault", "catalog"]),
     (
+        "fleet",
+        &["process", "vault", "catalog", "destinations", "queue"],
+    ),
+    (
         "server",
         &[
             "process",
@@ -29,6 +33,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "queue",
             "catalog",
             "destinations",
+            "fleet",
         ],
     ),
     (
@@ -40,6 +45,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "queue",
             "catalog",
             "destinations",
+            "fleet",
         ],
     ),
     // It puts the parts together, so it may name them all but the migrations.

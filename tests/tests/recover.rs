@@ -82,12 +82,7 @@ async fn with_the_database_gone_everything_is_found_and_the_service_goes_on() ->
     let before = describe(&standalone.agent_dir("agent"))?;
     let (download, _) = user.download(&second.backup_id, 0, "").await?;
     standalone.stop()?;
-    for file in ["catalog.db", "catalog.db-wal", "catalog.db-shm"] {
-        let path = standalone.data_dir().join(file);
-        if path.exists() {
-            fs::remove_file(path)?;
-        }
-    }
+    standalone.lose_database()?;
 
     let agents = json(&standalone, &["agents"])?;
     let agent = &agents["agents"][0];

@@ -3,20 +3,14 @@
 
 use std::{net::SocketAddr, process::ExitCode, sync::Arc};
 
-use anyhow::Context as _;
-use catalog::{Catalog, CatalogSettings};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser};
-use destinations::Destinations;
+use fleet::{FleetSettings, listen};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use process::{
     arguments::forget_empty,
-    log::LogFormat,
     service::{EXIT_CODES, Ended, Exit},
 };
-use queue::{AmqpSettings, ConnectError, RabbitMq};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use vault::{DestinationSettings, KeySettings, VaultSettings};
 
 use crate::{Ops, WorkerParts, WorkerSettings, run};
 
@@ -30,25 +24,9 @@ pub struct Program {
     /// The worker's settings.
     #[command(flatten)]
     pub worker: WorkerSettings,
-    /// The catalog's settings.
+    /// The settings of every program of a fleet.
     #[command(flatten)]
-    pub catalog: CatalogSettings,
-    /// The queue's settings.
-    #[command(flatten)]
-    pub amqp: AmqpSettings,
-    /// Where vaults are kept.
-    #[command(flatten)]
-    pub destination: DestinationSettings,
-    /// The keys.
-    #[command(flatten)]
-    pub keys: KeySettings,
-    /// How much a vault may use.
-    #[command(flatten)]
-    pub vault: VaultSettings,
-    /// How log lines look
-    #[arg(long, env = "NORA_BACKUP_LOG_FORMAT", value_enum, default_value_t = LogFormat::Human,
-          value_name = "FORMAT")]
-    pub log_format: LogFormat,
+    pub fleet: FleetSettings,
 }
 
 /// Runs until it is told to stop.
@@ -56,7 +34,7 @@ pub fn main() -> ExitCode {
     let matches = forget_empty(Program::command()).get_matches();
     match Program::from_arg_matches(&matches) {
         Ok(program) => {
-            let format = program.log_format;
+            let format = program.fleet.log_format;
             process::service::run(NAME, format, |stop| serve(program, stop))
         }
         Err(error) => error.exit(),
@@ -64,57 +42,30 @@ pub fn main() -> ExitCode {
 }
 
 async fn serve(program: Program, stop: CancellationToken) -> Result<(), Ended> {
-    let usage = |error: &dyn std::error::Error| Ended::new(Exit::Usage, error);
-    let keyring = program.keys.keyring().map_err(|error| usage(&error))?;
-    let destination = program
-        .destination
-        .destination()
-        .map_err(|error| usage(&error))?;
-    let catalog = Catalog::open(&program.catalog).await.map_err(|error| {
-        let exit = if error.is_retryable() {
-            Exit::Unavailable
-        } else {
-            Exit::Usage
-        };
-        Ended::new(exit, format!("NORA_BACKUP_DATABASE_URL: {error}"))
-    })?;
-    let destinations = Destinations::new(catalog.clone(), keyring.clone());
-    destinations
-        .register_default(&destination)
-        .await
-        .map_err(|error| Ended::new(Exit::Unavailable, format!("NORA_BACKUP_STORAGE: {error}")))?;
-    let rabbit = RabbitMq::connect(&program.amqp, NAME)
-        .await
-        .map_err(|error| match error {
-            ConnectError::Refused { .. } => usage(&error),
-            ConnectError::Unreachable { .. } => Ended::new(Exit::Unavailable, error),
-        })?;
-    let address = SocketAddr::new(program.worker.health_address, program.worker.health_port);
-    let listener = TcpListener::bind(address)
-        .await
-        .with_context(|| format!("BACKUP_WORKER_HEALTH_PORT: listen on {address}"))
-        .map_err(|error| Ended::new(Exit::Usage, format!("{error:#}")))?;
+    let settings = program.worker;
+    let joined = program.fleet.join(NAME).await?;
+    let address = SocketAddr::new(settings.health_address, settings.health_port);
+    let listener = listen("BACKUP_WORKER_HEALTH_PORT", address).await?;
     let failed = |error: anyhow::Error| Ended::new(Exit::Failed, format!("{error:#}"));
     let metrics = PrometheusBuilder::new()
         .install_recorder()
         .map_err(|error| failed(error.into()))?;
+    let rabbit = Arc::new(joined.rabbit.clone());
     let parts = WorkerParts {
-        catalog: catalog.clone(),
-        queue: Arc::new(rabbit.clone()),
-        bus: Arc::new(rabbit.clone()),
-        destinations: Arc::new(destinations),
-        keyring,
-        vault_settings: program.vault,
-        settings: program.worker,
+        catalog: joined.catalog.clone(),
+        queue: rabbit.clone(),
+        bus: rabbit,
+        destinations: joined.destinations.clone(),
+        keyring: joined.keyring.clone(),
+        vault_settings: program.fleet.vault,
+        settings,
         ops: Some(Ops {
             listener,
             metrics: Some(metrics),
         }),
     };
     let ended = run(parts, stop).await.map_err(failed);
-    rabbit.close().await;
-    let closed = catalog.close().await;
-    ended.and(closed.map_err(|error| failed(error.into())))
+    ended.and(joined.close().await)
 }
 
 #[cfg(test)]

@@ -8,7 +8,8 @@ use proto::backup::v1::{
 use services::{api::reason, fixture, services::address, standalone::Standalone};
 
 use crate::support::{
-    OWNER, add, deregister, local, register, restores_from, s3, ssh, try_out, until, verify,
+    Backups, OWNER, add, deregister, local, register, restores_from, s3, ssh, try_out, until,
+    verify,
 };
 
 #[tokio::test]
@@ -92,11 +93,11 @@ async fn one_destination(standalone: &mut Standalone, destination: &Destination)
     for named in ["agent", backup.backup_id.as_str()] {
         assert!(refused.message().contains(named), "{refused:?}");
     }
-    deregister(standalone, "agent", true).await?;
+    deregister(standalone, "agent", Backups::Deleted).await?;
     // What was restored is at the same destination as what it was restored from.
     for name in standalone.agent_names()? {
         if name != "agent" {
-            deregister(standalone, &name, false).await?;
+            deregister(standalone, &name, Backups::Kept).await?;
             std::fs::remove_dir_all(standalone.agent_dir(&name))?;
         }
     }

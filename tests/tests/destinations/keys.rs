@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use anyhow::{Context as _, Result};
-use proto::backup::v1::{DeregisterAgentRequest, DestinationRotation, KeyRotation, key_rotation};
+use proto::backup::v1::{DestinationRotation, KeyRotation, key_rotation};
 use services::{
     api::reason,
     fixture,
@@ -15,7 +15,8 @@ use services::{
 };
 
 use crate::support::{
-    Admin, OWNER, add, changed_s3, copied, local, register, register_with_second, restores, s3,
+    Admin, Backups, OWNER, add, backed_up, changed_s3, copied, deregister, local,
+    register_with_second, restores, s3,
 };
 
 /// How far a rotation is at a destination: id, vaults seen to, vaults in all, what is wrong.
@@ -54,14 +55,7 @@ async fn a_destination_that_does_not_answer_holds_up_no_other() -> Result<()> {
         ("lone", "bucket", ""),
         ("near", "last", ""),
     ];
-    let mut user = standalone.user(OWNER).await?;
-    let mut backups = Vec::new();
-    for (n, (agent_id, first, second)) in agents.into_iter().enumerate() {
-        let root = register(&standalone, agent_id, first, second).await?;
-        fixture::random_files(&root, 3, 100_000, n as u64 + 1)?;
-        backups.push(user.complete_backup(agent_id).await?.backup_id);
-    }
-    copied(&mut user, &backups[0]).await?;
+    let backups = backed_up(&standalone, &agents).await?;
     standalone.stop()?;
 
     standalone.set_env(WRITING, key(1));
@@ -142,13 +136,7 @@ async fn the_data_keys_of_an_erased_agent_are_destroyed_at_both_destinations_fir
 
     standalone.set_env("FAILPOINTS", "worker-erase-keys-destroyed=pause");
     standalone.launch().await?;
-    let request = DeregisterAgentRequest {
-        agent_id: "agent".to_owned(),
-        crypto_erase: true,
-        ..DeregisterAgentRequest::default()
-    };
-    let mut control = standalone.control_plane().await?;
-    control.agents.deregister_agent(request).await?;
+    deregister(&standalone, "agent", Backups::Erased).await?;
     standalone.wait_until_quiet().await?;
     standalone.kill()?;
     assert_eq!(count("keys")?, [0, 0]);

@@ -1,16 +1,13 @@
 //! A lost database, made again from the vaults at several destinations.
 
-use std::{fs, path::Path};
-
 use anyhow::{Context as _, Result, ensure};
 use proto::backup::v1::{Destination, GetAgentRequest, backup_copy, destination::Kind};
 use services::{
     cli::{command, said},
-    fixture,
     standalone::{KEY, Standalone},
 };
 
-use crate::support::{OWNER, add, copied, local, register, restores, s3};
+use crate::support::{OWNER, add, backed_up, copied, local, restores, s3};
 
 /// The settings that lead to a destination.
 fn environment(destination: &Destination) -> Vec<(&'static str, String)> {
@@ -51,16 +48,6 @@ fn recover(standalone: &Standalone, read: &Destination, named: &str) -> Result<(
     Ok((code, said(&output)))
 }
 
-fn lose_the_database(data_dir: &Path) -> Result<()> {
-    for file in ["catalog.db", "catalog.db-wal", "catalog.db-shm"] {
-        let path = data_dir.join(file);
-        if path.exists() {
-            fs::remove_file(path)?;
-        }
-    }
-    Ok(())
-}
-
 #[tokio::test]
 async fn the_backups_of_every_destination_come_back_and_copies_are_copies() -> Result<()> {
     let mut standalone = Standalone::start("destinations-lost").await?;
@@ -69,16 +56,9 @@ async fn the_backups_of_every_destination_come_back_and_copies_are_copies() -> R
     add(&mut admin, &bucket).await?;
     add(&mut admin, &last).await?;
     let agents = [("agent", "", "bucket"), ("near", "last", "")];
-    let mut user = standalone.user(OWNER).await?;
-    let mut backups = Vec::new();
-    for (n, (agent_id, first, second)) in agents.into_iter().enumerate() {
-        let root = register(&standalone, agent_id, first, second).await?;
-        fixture::random_files(&root, 3, 100_000, n as u64 + 1)?;
-        backups.push(user.complete_backup(agent_id).await?.backup_id);
-    }
-    copied(&mut user, &backups[0]).await?;
+    let backups = backed_up(&standalone, &agents).await?;
     standalone.stop()?;
-    lose_the_database(standalone.data_dir())?;
+    standalone.lose_database()?;
 
     let default = local("default", &standalone.destination());
     for (read, named, tells) in [

@@ -15,6 +15,7 @@ use proto::backup::v1::{
 };
 use services::{
     api::{Api, Authorized, directory_plan},
+    fixture,
     services::address,
     standalone::Standalone,
     tree::{assert_same, describe},
@@ -135,14 +136,40 @@ pub async fn register_with_second(standalone: &Standalone) -> Result<(PathBuf, P
     Ok((root, second))
 }
 
-pub async fn deregister(
+/// Registers agents, each with its first and its second destination, and makes a backup of
+/// each; copies are waited for.
+pub async fn backed_up(
     standalone: &Standalone,
-    agent_id: &str,
-    delete_backups: bool,
-) -> Result<()> {
+    agents: &[(&str, &str, &str)],
+) -> Result<Vec<String>> {
+    let mut user = standalone.user(OWNER).await?;
+    let mut backups = Vec::new();
+    for (n, (agent_id, first, second)) in agents.iter().enumerate() {
+        let root = register(standalone, agent_id, first, second).await?;
+        fixture::random_files(&root, 3, 100_000, n as u64 + 1)?;
+        let backup_id = user.complete_backup(agent_id).await?.backup_id;
+        if !second.is_empty() {
+            copied(&mut user, &backup_id).await?;
+        }
+        backups.push(backup_id);
+    }
+    Ok(backups)
+}
+
+/// What becomes of the backups of an agent that goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Backups {
+    Kept,
+    Deleted,
+    /// Their data keys first.
+    Erased,
+}
+
+pub async fn deregister(standalone: &Standalone, agent_id: &str, backups: Backups) -> Result<()> {
     let request = DeregisterAgentRequest {
         agent_id: agent_id.to_owned(),
-        delete_backups,
+        delete_backups: backups == Backups::Deleted,
+        crypto_erase: backups == Backups::Erased,
         ..DeregisterAgentRequest::default()
     };
     let mut agents = standalone.control_plane().await?.agents;
