@@ -2,6 +2,7 @@
 //! one of them does as a process, whatever it is for.
 //!
 //! - [`arguments`]: the command line, where empty means not set
+//! - [`settings`]: their values as text
 //! - [`memory`]: keeps a long-running process small
 //! - [`log`]: log lines on standard error
 //! - [`signals`]: told to stop once, and twice
@@ -13,4 +14,5 @@ pub mod arguments;
 pub mod log;
 pub mod memory;
 pub mod service;
+pub mod settings;
 pub mod signals;

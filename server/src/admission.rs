@@ -1,4 +1,4 @@
-//! How much goes on at the same time: one tower layer after authentication.
+//! How much goes on at the same time: the gate after authentication.
 //!
 //! Each sort of rpc has its own bound, so that watchers do not keep calls out, nor downloads
 //! watchers. What is over the bound is answered at once with RESOURCE_EXHAUSTED (OVERLOADED) and
@@ -7,18 +7,16 @@
 //! Health and reflection pass: they must answer when nothing else does.
 
 use std::{
-    pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Status, body::Body};
-use tower::{Layer, Service};
 
 use crate::{
+    gate::{Answer, Behind, Gate},
     limits::Download,
     methods::{Methods, Sort},
     settings::ServerSettings,
@@ -72,7 +70,7 @@ impl Places {
 
 /// Bounds what goes on at the same time.
 #[derive(Debug, Clone)]
-pub struct AdmissionLayer {
+pub struct AdmissionGate {
     methods: Arc<Methods>,
     calls: Places,
     watches: Places,
@@ -82,7 +80,7 @@ pub struct AdmissionLayer {
     tasks: TaskTracker,
 }
 
-impl AdmissionLayer {
+impl AdmissionGate {
     /// Bounds as set. Once `stopping` is canceled nothing new is let in; `tasks` knows of every
     /// call that goes on.
     pub fn new(
@@ -114,47 +112,14 @@ impl AdmissionLayer {
     }
 }
 
-impl<S> Layer<S> for AdmissionLayer {
-    type Service = AdmissionService<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        AdmissionService {
-            inner,
-            layer: self.clone(),
-        }
-    }
-}
-
-/// The service that [`AdmissionLayer`] makes.
-#[derive(Debug, Clone)]
-pub struct AdmissionService<S> {
-    inner: S,
-    layer: AdmissionLayer,
-}
-
-type Answer<E> = Pin<Box<dyn Future<Output = Result<http::Response<Body>, E>> + Send>>;
-
-impl<S> Service<http::Request<Body>> for AdmissionService<S>
-where
-    S: Service<http::Request<Body>, Response = http::Response<Body>> + Clone + Send + 'static,
-    S::Future: Send + 'static,
-    S::Error: Send + 'static,
-{
-    type Response = http::Response<Body>;
-    type Error = S::Error;
-    type Future = Answer<S::Error>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+impl Gate for AdmissionGate {
+    fn pass<S: Behind>(&self, mut behind: S, mut request: http::Request<Body>) -> Answer<S::Error> {
         let path = request.uri().path();
-        let label = self.layer.methods.label(path);
-        let Some(sort) = self.layer.methods.sort(path) else {
-            return Box::pin(self.inner.call(request));
+        let label = self.methods.label(path);
+        let Some(sort) = self.methods.sort(path) else {
+            return Box::pin(behind.call(request));
         };
-        let slot = match self.layer.admit(sort) {
+        let slot = match self.admit(sort) {
             Ok(slot) => slot,
             Err(error) => {
                 let answer = Status::from(error).into_http();
@@ -162,12 +127,12 @@ where
                 return Box::pin(std::future::ready(Ok(answer)));
             }
         };
-        let going_on = self.layer.tasks.token();
-        let limit = self.layer.call_timeout;
+        let going_on = self.tasks.token();
+        let limit = self.call_timeout;
         if sort != Sort::Call {
             request.extensions_mut().insert(slot.clone());
         }
-        let answer = self.inner.call(request);
+        let answer = behind.call(request);
         Box::pin(async move {
             let begun = Instant::now();
             // Of a stream this bounds the time to its beginning.

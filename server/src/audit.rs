@@ -1,4 +1,4 @@
-//! Who did what: one tower layer before the services, for every rpc that changes something, reads
+//! Who did what: the last gate before the services, for every rpc that changes something, reads
 //! out what backups hold, or is an administrator's (`methods` says which).
 //!
 //! - `resources`: which ids the messages of a call name
@@ -9,21 +9,17 @@
 //! caller. What authentication and admission refuse does not come here: it is counted as a metric,
 //! so that nobody without a right to call can fill the log.
 
-use std::{
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use catalog::AuditEntry;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use tonic::{Code, Status, body::Body, transport::server::TcpConnectInfo};
-use tower::{Layer, Service};
 
 use crate::{
     auth::Caller,
     clock::now_ms,
+    gate::{Answer, Behind, Gate},
     listeners::{Face, REQUEST_BYTES_MAX},
     methods::{Method, Methods, Sort},
 };
@@ -42,78 +38,38 @@ const REQUEST_ID_CHARS_MAX: usize = 128;
 
 /// Notes calls.
 #[derive(Clone)]
-pub struct AuditLayer {
+pub struct AuditGate {
     methods: Arc<Methods>,
     log: AuditLog,
     face: Face,
 }
 
-impl AuditLayer {
+impl AuditGate {
     /// For the calls of one listener.
     pub fn new(methods: Arc<Methods>, log: AuditLog, face: Face) -> Self {
         Self { methods, log, face }
     }
 }
 
-impl<S> Layer<S> for AuditLayer {
-    type Service = AuditService<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        AuditService {
-            inner,
-            layer: self.clone(),
-        }
-    }
-}
-
-/// The service that [`AuditLayer`] makes.
-#[derive(Clone)]
-pub struct AuditService<S> {
-    inner: S,
-    layer: AuditLayer,
-}
-
-type Answer<E> = Pin<Box<dyn Future<Output = Result<http::Response<Body>, E>> + Send>>;
-
-impl<S> Service<http::Request<Body>> for AuditService<S>
-where
-    S: Service<http::Request<Body>, Response = http::Response<Body>> + Clone + Send + 'static,
-    S::Future: Send + 'static,
-    S::Error: Send + 'static,
-{
-    type Response = http::Response<Body>;
-    type Error = S::Error;
-    type Future = Answer<S::Error>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let method = self.layer.methods.get(request.uri().path());
+impl Gate for AuditGate {
+    fn pass<S: Behind>(&self, mut behind: S, request: http::Request<Body>) -> Answer<S::Error> {
+        let method = self.methods.get(request.uri().path());
         let caller = request.extensions().get::<Caller>();
         let (Some(method), Some(caller)) = (method.filter(|method| method.audited), caller) else {
-            return Box::pin(self.inner.call(request));
+            return Box::pin(behind.call(request));
         };
-        let entry = begun(method, caller, self.layer.face, &request);
-        let note = Note::new(self.layer.log.clone(), entry);
-        let method = method.clone();
-        // The one that is ready is used; its clone is made ready for the next call.
-        let next = self.inner.clone();
-        let inner = std::mem::replace(&mut self.inner, next);
-        Box::pin(serve(inner, request, method, note))
+        let entry = begun(method, caller, self.face, &request);
+        let note = Note::new(self.log.clone(), entry);
+        Box::pin(serve(behind, request, method.clone(), note))
     }
 }
 
-async fn serve<S>(
-    mut inner: S,
+async fn serve<S: Behind>(
+    mut behind: S,
     request: http::Request<Body>,
     method: Method,
     mut note: Note,
-) -> Result<http::Response<Body>, S::Error>
-where
-    S: Service<http::Request<Body>, Response = http::Response<Body>>,
-{
+) -> Result<http::Response<Body>, S::Error> {
     let (parts, body) = request.into_parts();
     let body = match Limited::new(body, BODY_BYTES_MAX).collect().await {
         Ok(body) => body.to_bytes(),
@@ -131,7 +87,7 @@ where
     };
     note.names(resources::first_message(&method.input, &body));
     let request = http::Request::from_parts(parts, Body::new(Full::new(body)));
-    let answer = inner.call(request).await?;
+    let answer = behind.call(request).await?;
     if let Some(status) = Status::from_header_map(answer.headers()) {
         note.answered(&status).await;
         return Ok(answer);

@@ -1,24 +1,20 @@
 //! Who is calling: the one place where tokens are read.
 //!
-//! [`AuthLayer`] stands before every service. It takes the `authorization: Bearer <token>` of a
+//! [`AuthGate`] stands before every service. It takes the `authorization: Bearer <token>` of a
 //! call, checks it, and puts the [`Caller`] into the request's extensions. Health and reflection
 //! pass without. What a caller may do is decided in `access`, not here.
 //!
 //! Tokens are JWTs, HS256 and nothing else, whatever their header says; `exp` is required.
 
-use std::{
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::{future::ready, sync::Arc};
 
-use futures::future::{Either, Ready, ready};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, errors::ErrorKind};
 use proto::backup::v1::ErrorReason;
 use serde::Deserialize;
 use tonic::body::Body;
-use tower::{Layer, Service};
 
 use crate::{
+    gate::{Answer, Behind, Gate},
     settings::{ServerSettings, SettingsError},
     status::ApiError,
 };
@@ -197,11 +193,11 @@ fn is_open(path: &str) -> bool {
 
 /// Puts an [`Authenticator`] before all services.
 #[derive(Clone)]
-pub struct AuthLayer {
+pub struct AuthGate {
     authenticator: Arc<Authenticator>,
 }
 
-impl AuthLayer {
+impl AuthGate {
     /// A layer that asks the authenticator.
     pub fn new(authenticator: Authenticator) -> Self {
         Self {
@@ -210,37 +206,8 @@ impl AuthLayer {
     }
 }
 
-impl<S> Layer<S> for AuthLayer {
-    type Service = AuthService<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        AuthService {
-            inner,
-            authenticator: self.authenticator.clone(),
-        }
-    }
-}
-
-/// The service that [`AuthLayer`] makes.
-#[derive(Clone)]
-pub struct AuthService<S> {
-    inner: S,
-    authenticator: Arc<Authenticator>,
-}
-
-impl<S> Service<http::Request<Body>> for AuthService<S>
-where
-    S: Service<http::Request<Body>, Response = http::Response<Body>>,
-{
-    type Response = http::Response<Body>;
-    type Error = S::Error;
-    type Future = Either<S::Future, Ready<Result<Self::Response, S::Error>>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+impl Gate for AuthGate {
+    fn pass<S: Behind>(&self, mut behind: S, mut request: http::Request<Body>) -> Answer<S::Error> {
         if !is_open(request.uri().path()) {
             let header = request.headers().get(http::header::AUTHORIZATION);
             match self.authenticator.caller(header) {
@@ -248,11 +215,12 @@ where
                     request.extensions_mut().insert(caller);
                 }
                 Err(error) => {
-                    return Either::Right(ready(Ok(tonic::Status::from(error).into_http())));
+                    let answer = tonic::Status::from(error).into_http();
+                    return Box::pin(ready(Ok(answer)));
                 }
             }
         }
-        Either::Left(self.inner.call(request))
+        Box::pin(behind.call(request))
     }
 }
 

@@ -8,9 +8,9 @@
 //!
 //! - `run`: puts the parts together, serves, stops in order
 //! - `settings`: what can be configured
-//! - a call's way in: `listeners`, `connection` and `tls`, `auth` (who is calling), `admission` (how
-//!   much at the same time), `limits` (how much of one caller), `audit` (who did what), then one
-//!   of the `services`
+//! - a call's way in: `listeners`, `connection` and `tls`, then the `gate`s: `auth` (who is calling),
+//!   `admission` (how much at the same time), `limits` (how much of one caller), `audit` (who did
+//!   what); then one of the `services`
 //! - what the services use: `validation` (limits of fields), `access` (who may see what),
 //!   `page` (page tokens), `convert` (to the API's messages), `status` (errors to statuses:
 //!   the one table)
@@ -32,6 +32,7 @@ mod connection;
 mod convert;
 mod dispatcher;
 mod feed;
+mod gate;
 mod health;
 mod limits;
 mod listeners;

@@ -1,4 +1,4 @@
-//! How much one user may ask for: one tower layer after admission.
+//! How much one user may ask for: the gate after admission.
 //!
 //! - creates a minute: a bucket that fills evenly and holds a minute's worth
 //! - jobs that wait or run: what the catalog says; two calls in the same moment may both get the
@@ -10,9 +10,7 @@
 
 use std::{
     collections::HashMap,
-    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll},
     time::Duration,
 };
 
@@ -20,11 +18,11 @@ use catalog::Catalog;
 use proto::backup::v1::ErrorReason;
 use tokio::time::Instant;
 use tonic::{Status, body::Body};
-use tower::{Layer, Service};
 
 use crate::{
     admission::Slot,
     auth::{Caller, Role},
+    gate::{Answer, Behind, Gate},
     methods::{Method, Methods, Sort},
     settings::AccessSettings,
     status::ApiError,
@@ -192,13 +190,13 @@ impl Drop for Download {
 
 /// Keeps each caller within its limits.
 #[derive(Clone)]
-pub struct LimitsLayer {
+pub struct LimitsGate {
     methods: Arc<Methods>,
     limits: Arc<Limits>,
     catalog: Catalog,
 }
 
-impl LimitsLayer {
+impl LimitsGate {
     /// Over the catalog that knows the jobs.
     pub fn new(methods: Arc<Methods>, limits: Limits, catalog: Catalog) -> Self {
         Self {
@@ -217,50 +215,12 @@ impl LimitsLayer {
     }
 }
 
-impl<S> Layer<S> for LimitsLayer {
-    type Service = LimitsService<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        LimitsService {
-            inner,
-            layer: self.clone(),
-        }
-    }
-}
-
-/// The service that [`LimitsLayer`] makes.
-#[derive(Clone)]
-pub struct LimitsService<S> {
-    inner: S,
-    layer: LimitsLayer,
-}
-
-type Answer<E> = Pin<Box<dyn Future<Output = Result<http::Response<Body>, E>> + Send>>;
-
-impl<S> Service<http::Request<Body>> for LimitsService<S>
-where
-    S: Service<http::Request<Body>, Response = http::Response<Body>> + Clone + Send + 'static,
-    S::Future: Send + 'static,
-    S::Error: Send + 'static,
-{
-    type Response = http::Response<Body>;
-    type Error = S::Error;
-    type Future = Answer<S::Error>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        let Some((method, caller_id)) = self.layer.counted(&request) else {
-            return Box::pin(self.inner.call(request));
+impl Gate for LimitsGate {
+    fn pass<S: Behind>(&self, mut behind: S, mut request: http::Request<Body>) -> Answer<S::Error> {
+        let Some((method, caller_id)) = self.counted(&request) else {
+            return Box::pin(behind.call(request));
         };
-        let LimitsLayer {
-            limits, catalog, ..
-        } = self.layer.clone();
-        // The one that is ready is used; its clone is made ready for the next call.
-        let next = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, next);
+        let (limits, catalog) = (self.limits.clone(), self.catalog.clone());
         Box::pin(async move {
             match admit(&limits, &catalog, &method, &caller_id).await {
                 Ok(download) => {
@@ -268,7 +228,7 @@ where
                     if let Some(slot) = slot {
                         request.extensions_mut().insert(slot.with(download));
                     }
-                    inner.call(request).await
+                    behind.call(request).await
                 }
                 Err(error) => {
                     let limit = crate::status::reason_name(error.reason());

@@ -18,11 +18,12 @@ use tonic::transport::Server;
 use tonic_health::pb::health_server::{Health, HealthServer};
 
 use crate::{
-    admission::AdmissionLayer,
-    audit::{AuditLayer, AuditLog},
-    auth::AuthLayer,
+    admission::AdmissionGate,
+    audit::{AuditGate, AuditLog},
+    auth::AuthGate,
     connection::incoming,
-    limits::LimitsLayer,
+    gate::Gates,
+    limits::LimitsGate,
     methods::Methods,
     services::{Admin, Agents, Backups, Restores, Schedules},
     state::State,
@@ -57,11 +58,11 @@ pub struct Listeners<H> {
     /// With TLS and the limits of connections set.
     pub builder: Server,
     /// Who calls.
-    pub auth: AuthLayer,
+    pub auth: AuthGate,
     /// How much at the same time.
-    pub admission: AdmissionLayer,
+    pub admission: AdmissionGate,
     /// How much of one caller.
-    pub limits: LimitsLayer,
+    pub limits: LimitsGate,
     /// What the rpcs are.
     pub methods: Arc<Methods>,
     /// Who did what.
@@ -96,14 +97,14 @@ impl<H: Health> Listeners<H> {
         });
         self.builder
             .clone()
-            .layer(self.auth.clone())
-            .layer(self.admission.clone())
-            .layer(self.limits.clone())
-            .layer(AuditLayer::new(
+            .layer(Gates(self.auth.clone()))
+            .layer(Gates(self.admission.clone()))
+            .layer(Gates(self.limits.clone()))
+            .layer(Gates(AuditGate::new(
                 self.methods.clone(),
                 self.audit.clone(),
                 face,
-            ))
+            )))
             .add_service(self.health.clone())
             .add_optional_service(v1)
             .add_optional_service(v1alpha)

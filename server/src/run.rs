@@ -19,13 +19,13 @@ use tracing::{info, warn};
 use vault::{Keyring, VaultSettings};
 
 use crate::{
-    admission::AdmissionLayer,
+    admission::AdmissionGate,
     announcer,
     audit::AuditLog,
-    auth::{AuthLayer, Authenticator},
+    auth::{AuthGate, Authenticator},
     dispatcher,
     health::Monitor,
-    limits::{Limits, LimitsLayer},
+    limits::{Limits, LimitsGate},
     listeners::{Face, Listeners},
     methods::Methods,
     ops::{self, Ops},
@@ -139,12 +139,12 @@ pub async fn run(
     let _end_connections = connections_end.clone().drop_guard();
     let methods = Arc::new(Methods::load());
     let (audit, audit_writer) = AuditLog::start(state.catalog.clone());
-    let limits = LimitsLayer::new(
+    let limits = LimitsGate::new(
         methods.clone(),
         Limits::new(&settings.access),
         state.catalog.clone(),
     );
-    let admission = AdmissionLayer::new(
+    let admission = AdmissionGate::new(
         &settings,
         methods.clone(),
         stop.asked.clone(),
@@ -156,7 +156,7 @@ pub async fn run(
             .http2_keepalive_timeout(Some(KEEPALIVE_PATIENCE))
             .http2_max_header_list_size(HEADERS_BYTES_MAX)
             .max_concurrent_streams(STREAMS_MAX),
-        auth: AuthLayer::new(authenticator),
+        auth: AuthGate::new(authenticator),
         admission,
         limits,
         methods,

@@ -7,13 +7,14 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
+use process::settings::Whole;
 
 mod access;
 mod parse;
 
 pub use access::AccessSettings;
 
-use parse::{Whole, address, admin_address, flag, optional_address, path};
+use parse::{address, admin_address, flag, optional_address, path};
 
 /// Settings of a server.
 #[derive(Clone, Args)]
@@ -105,22 +106,22 @@ pub struct ServerSettings {
 
     /// Connections at the same time; further ones are closed at once
     #[arg(long = "max-connections", env = CONNECTIONS.variable, value_name = "N",
-          default_value = CONNECTIONS.default_text, value_parser = |text: &str| CONNECTIONS.count(text))]
+          default_value = CONNECTIONS.default_text, value_parser = |text: &str| CONNECTIONS.count::<usize>(text))]
     pub connections_max: usize,
 
     /// Calls (other than streams) that are worked on at the same time
     #[arg(long = "max-calls", env = CALLS.variable, value_name = "N",
-          default_value = CALLS.default_text, value_parser = |text: &str| CALLS.count(text))]
+          default_value = CALLS.default_text, value_parser = |text: &str| CALLS.count::<usize>(text))]
     pub calls_max: usize,
 
     /// Watch streams at the same time
     #[arg(long = "max-watches", env = WATCHES.variable, value_name = "N",
-          default_value = WATCHES.default_text, value_parser = |text: &str| WATCHES.count(text))]
+          default_value = WATCHES.default_text, value_parser = |text: &str| WATCHES.count::<usize>(text))]
     pub watches_max: usize,
 
     /// Downloads at the same time
     #[arg(long = "max-downloads", env = DOWNLOADS.variable, value_name = "N",
-          default_value = DOWNLOADS.default_text, value_parser = |text: &str| DOWNLOADS.count(text))]
+          default_value = DOWNLOADS.default_text, value_parser = |text: &str| DOWNLOADS.count::<usize>(text))]
     pub downloads_max: usize,
 
     /// Milliseconds that a call (other than a stream) may take
@@ -155,18 +156,18 @@ pub struct ServerSettings {
 
     /// Completed backups that are kept of an agent, the newest ones (0: all)
     #[arg(long = "limit-per-agent", env = LIMIT.variable, value_name = "N",
-          default_value = LIMIT.default_text, value_parser = |text: &str| LIMIT.count(text))]
+          default_value = LIMIT.default_text, value_parser = |text: &str| LIMIT.count::<usize>(text))]
     pub limit_per_agent: usize,
 
     /// Days after which scheduled backups, and failed and canceled ones, are removed (0: never)
     #[arg(long = "retention-days", env = RETENTION.variable, value_name = "DAYS",
-          default_value = RETENTION.default_text, value_parser = |text: &str| RETENTION.count(text))]
+          default_value = RETENTION.default_text, value_parser = |text: &str| RETENTION.count::<usize>(text))]
     pub retention_days: usize,
 
     /// MB of 1,048,576 bytes that all backups together should take at the most: no new workspaces are
     /// admitted beyond, and backups go on (0: no limit)
     #[arg(long = "storage-mb", env = STORAGE.variable, value_name = "MB",
-          default_value = STORAGE.default_text, value_parser = |text: &str| STORAGE.count(text))]
+          default_value = STORAGE.default_text, value_parser = |text: &str| STORAGE.count::<usize>(text))]
     pub storage_mb: usize,
 
     /// Who may call, how much, and what is kept of it.

@@ -7,10 +7,11 @@
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
+use process::settings::Whole;
 
 mod parse;
 
-use parse::{Whole, address, flag, pools, roots};
+use parse::{address, flag, pools, roots};
 
 /// Settings of a worker.
 #[derive(Debug, Clone, Args)]
@@ -18,7 +19,7 @@ use parse::{Whole, address, flag, pools, roots};
 pub struct WorkerSettings {
     /// Jobs that this worker runs at the same time
     #[arg(long = "worker-concurrency", env = CONCURRENCY.variable, value_name = "JOBS",
-          default_value_t = CONCURRENCY.default as u16, value_parser = |text: &str| CONCURRENCY.count(text))]
+          default_value_t = CONCURRENCY.default as u16, value_parser = |text: &str| CONCURRENCY.count::<u16>(text))]
     pub concurrency: u16,
 
     /// Milliseconds after which an attempt of a job is ended as FAILED
@@ -67,7 +68,7 @@ pub struct WorkerSettings {
 
     /// Port of the worker's /health and /metrics (0: any free one)
     #[arg(long = "worker-health-port", env = HEALTH_PORT.variable, value_name = "PORT",
-          default_value_t = HEALTH_PORT.default as u16, value_parser = |text: &str| HEALTH_PORT.count(text))]
+          default_value_t = HEALTH_PORT.default as u16, value_parser = |text: &str| HEALTH_PORT.count::<u16>(text))]
     pub health_port: u16,
 
     /// Address on which /health and /metrics listen

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::parse::Whole;
+use process::settings::Whole;
 
 /// Settings of access.
 #[derive(Clone, Args)]
@@ -11,22 +11,22 @@ pub struct AccessSettings {
     /// Calls a minute with which a user may ask for new work: backups, restores,
     /// verifications (0: any number)
     #[arg(long = "rate-creates-per-minute", env = CREATES.variable, value_name = "N",
-          default_value = CREATES.default_text, value_parser = |text: &str| CREATES.count(text))]
+          default_value = CREATES.default_text, value_parser = |text: &str| CREATES.count::<usize>(text))]
     pub creates_per_minute: usize,
 
     /// Jobs that a user asked for and that may wait or run at the same time (0: any number)
     #[arg(long = "jobs-per-owner", env = JOBS.variable, value_name = "N",
-          default_value = JOBS.default_text, value_parser = |text: &str| JOBS.count(text))]
+          default_value = JOBS.default_text, value_parser = |text: &str| JOBS.count::<usize>(text))]
     pub jobs_per_owner: usize,
 
     /// Downloads of one user at the same time (0: any number)
     #[arg(long = "downloads-per-caller", env = DOWNLOADS.variable, value_name = "N",
-          default_value = DOWNLOADS.default_text, value_parser = |text: &str| DOWNLOADS.count(text))]
+          default_value = DOWNLOADS.default_text, value_parser = |text: &str| DOWNLOADS.count::<usize>(text))]
     pub downloads_per_caller: usize,
 
     /// Days for which the audit log is kept
     #[arg(long = "audit-days", env = AUDIT.variable, value_name = "DAYS",
-          default_value = AUDIT.default_text, value_parser = |text: &str| AUDIT.count(text))]
+          default_value = AUDIT.default_text, value_parser = |text: &str| AUDIT.count::<usize>(text))]
     pub audit_days: usize,
 }
 

@@ -1,54 +1,10 @@
 //! Reads the values of settings. Empty means not set: the default.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf};
 
 /// A value that may be absent; clap would otherwise take `Option` for "the flag may be left out".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Maybe<T>(pub Option<T>);
-
-/// A setting that is a whole number.
-pub(super) struct Whole {
-    /// The environment variable.
-    pub(super) variable: &'static str,
-    /// What holds when it is not set.
-    pub(super) default: u64,
-    /// The same as text, for the help.
-    pub(super) default_text: &'static str,
-    /// The least allowed value.
-    pub(super) min: u64,
-    /// The largest allowed value.
-    pub(super) max: u64,
-    /// What is counted, with a space before it.
-    pub(super) unit: &'static str,
-}
-
-impl Whole {
-    fn value(&self, text: &str) -> Result<u64, String> {
-        let text = text.trim();
-        if text.is_empty() {
-            return Ok(self.default);
-        }
-        text.parse()
-            .ok()
-            .filter(|value| (self.min..=self.max).contains(value))
-            .ok_or_else(|| {
-                format!(
-                    "{} may hold a whole number from {} to {}{}",
-                    self.variable, self.min, self.max, self.unit
-                )
-            })
-    }
-
-    /// The number; the largest allowed value fits.
-    pub(super) fn count(&self, text: &str) -> Result<usize, String> {
-        self.value(text).map(|value| value as usize)
-    }
-
-    /// The number as milliseconds.
-    pub(super) fn millis(&self, text: &str) -> Result<Duration, String> {
-        self.value(text).map(Duration::from_millis)
-    }
-}
 
 /// The address of the gRPC services.
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {

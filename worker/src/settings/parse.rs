@@ -3,59 +3,9 @@
 use std::{
     net::IpAddr,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use super::{Names, Paths};
-
-/// A setting that is a whole number.
-pub(super) struct Whole {
-    /// The environment variable.
-    pub(super) variable: &'static str,
-    /// What holds when it is not set.
-    pub(super) default: u64,
-    /// The same as text, for the help.
-    pub(super) default_text: &'static str,
-    /// The least allowed value.
-    pub(super) min: u64,
-    /// The largest allowed value.
-    pub(super) max: u64,
-    /// What is counted, with a space before it.
-    pub(super) unit: &'static str,
-}
-
-impl Whole {
-    fn value(&self, text: &str) -> Result<u64, String> {
-        let text = text.trim();
-        if text.is_empty() {
-            return Ok(self.default);
-        }
-        text.parse()
-            .ok()
-            .filter(|value| (self.min..=self.max).contains(value))
-            .ok_or_else(|| {
-                format!(
-                    "{} may hold a whole number from {} to {}{}",
-                    self.variable, self.min, self.max, self.unit
-                )
-            })
-    }
-
-    /// The number; the largest allowed value fits.
-    pub(super) fn count(&self, text: &str) -> Result<u16, String> {
-        self.value(text).map(|value| value as u16)
-    }
-
-    /// The number, however large.
-    pub(super) fn number(&self, text: &str) -> Result<u64, String> {
-        self.value(text)
-    }
-
-    /// The number as milliseconds.
-    pub(super) fn millis(&self, text: &str) -> Result<Duration, String> {
-        self.value(text).map(Duration::from_millis)
-    }
-}
 
 /// Names of worker pools.
 pub(super) fn pools(text: &str) -> Result<Names, String> {
