@@ -7,8 +7,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use futures::Stream;
+use futures::{Stream, StreamExt as _};
 use proto::queue::v1::JobEvent;
+use tokio::sync::broadcast;
+use tokio_stream::wrappers::BroadcastStream;
 
 use crate::QueueError;
 
@@ -48,6 +50,40 @@ impl EventStream {
     /// A stream of events, for implementations.
     pub fn new(stream: impl Stream<Item = JobEvent> + Send + 'static) -> Self {
         Self(Box::pin(stream))
+    }
+
+    /// What is broadcast, for implementations: who is too slow loses the oldest. The guard is
+    /// dropped after the subscription.
+    pub(crate) fn of_broadcast(
+        events: broadcast::Receiver<JobEvent>,
+        guard: impl Send + Unpin + 'static,
+    ) -> Self {
+        Self::new(Subscription {
+            events: BroadcastStream::new(events),
+            _guard: guard,
+        })
+    }
+}
+
+/// One subscriber's events. The fields are dropped in this order, so the guard
+/// no longer counts this subscriber.
+struct Subscription<G> {
+    events: BroadcastStream<JobEvent>,
+    _guard: G,
+}
+
+impl<G: Unpin> Stream for Subscription<G> {
+    type Item = JobEvent;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<JobEvent>> {
+        loop {
+            match std::task::ready!(self.events.poll_next_unpin(context)) {
+                Some(Ok(event)) => return Poll::Ready(Some(event)),
+                // Too slow: the oldest are lost, the rest goes on.
+                Some(Err(_)) => {}
+                None => return Poll::Ready(None),
+            }
+        }
     }
 }
 

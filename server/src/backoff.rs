@@ -1,6 +1,9 @@
-//! Growing waits between attempts at something that fails.
+//! Growing waits between attempts at something that fails, and loops that have them.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 const FIRST: Duration = Duration::from_millis(250);
 const LONGEST: Duration = Duration::from_secs(5);
@@ -33,6 +36,37 @@ impl Backoff {
         let wait = self.wait;
         self.wait = (wait * 2).min(LONGEST);
         wait
+    }
+}
+
+/// Makes rounds, with a pause after each, until it is told to stop; what fails is logged as
+/// `doing`, and comes again after a growing wait.
+pub async fn rounds<F, E>(
+    stop: CancellationToken,
+    pause: Duration,
+    doing: &'static str,
+    mut round: impl FnMut() -> F,
+) where
+    F: Future<Output = Result<(), E>>,
+    E: fmt::Display,
+{
+    let mut backoff = Backoff::new();
+    loop {
+        let wait = match round().await {
+            Ok(()) => {
+                backoff.reset();
+                pause
+            }
+            Err(error) => {
+                warn!(%error, doing, "a round failed");
+                backoff.failed()
+            }
+        };
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(wait) => {}
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use catalog::{RemovalRule, retention::Rules};
 use tracing::{info, warn};
 
-use crate::{backoff::Backoff, clock::now_ms, state::State, status::ApiError};
+use crate::{backoff::rounds, clock::now_ms, state::State, status::ApiError};
 
 /// Agents claimed at once.
 const BATCH: u64 = 50;
@@ -42,27 +42,11 @@ fn name(rule: RemovalRule) -> &'static str {
 
 /// Runs until the server is told to stop.
 pub async fn run(state: Arc<State>) {
-    let mut backoff = Backoff::new();
-    loop {
-        let wait = match round(&state).await {
-            Ok(()) => {
-                backoff.reset();
-                state.schedule_poll
-            }
-            Err(error) => {
-                warn!(%error, "apply retention");
-                backoff.failed()
-            }
-        };
-        tokio::select! {
-            biased;
-            () = state.stop.asked.cancelled() => return,
-            () = tokio::time::sleep(wait) => {}
-        }
-    }
+    let (stop, pause) = (state.stop.asked.clone(), state.schedule_poll);
+    rounds(stop, pause, "apply retention", || round(state.clone())).await;
 }
 
-async fn round(state: &State) -> Result<(), ApiError> {
+async fn round(state: Arc<State>) -> Result<(), ApiError> {
     let catalog = &state.catalog;
     while !state.stop.asked.is_cancelled() {
         let now = now_ms();
@@ -84,7 +68,7 @@ async fn round(state: &State) -> Result<(), ApiError> {
     }
     let before = now_ms() - RECORD.as_millis() as i64;
     catalog.expire_removals(before).await?;
-    look_at_storage(state).await
+    look_at_storage(&state).await
 }
 
 /// Tells when the storage gets full, or less so. Backups go on all the same.

@@ -7,34 +7,18 @@ use std::sync::Arc;
 
 use tracing::{info, warn};
 
-use crate::{backoff::Backoff, clock::now_ms, state::State, status::ApiError};
+use crate::{backoff::rounds, clock::now_ms, state::State, status::ApiError};
 
 /// Schedules in one batch at the most.
 const BATCH: u64 = 200;
 
 /// Runs until the server is told to stop.
 pub async fn run(state: Arc<State>) {
-    let mut backoff = Backoff::new();
-    loop {
-        let wait = match round(&state).await {
-            Ok(()) => {
-                backoff.reset();
-                state.schedule_poll
-            }
-            Err(error) => {
-                warn!(%error, "claim schedules");
-                backoff.failed()
-            }
-        };
-        tokio::select! {
-            biased;
-            () = state.stop.asked.cancelled() => return,
-            () = tokio::time::sleep(wait) => {}
-        }
-    }
+    let (stop, pause) = (state.stop.asked.clone(), state.schedule_poll);
+    rounds(stop, pause, "claim schedules", || round(state.clone())).await;
 }
 
-async fn round(state: &State) -> Result<(), ApiError> {
+async fn round(state: Arc<State>) -> Result<(), ApiError> {
     while !state.stop.asked.is_cancelled() {
         let done = state.catalog.claim_due(BATCH, now_ms()).await?;
         if done.is_empty() {

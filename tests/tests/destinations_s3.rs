@@ -14,6 +14,7 @@ use proto::backup::v1::{Backup, backup};
 use services::{
     api::Api,
     fixture,
+    one_agent::{OWNER, launch, restores},
     proxy::{Fault, Proxy},
     services::{Services, address},
     standalone::Standalone,
@@ -21,7 +22,6 @@ use services::{
     tree::{assert_same, describe},
 };
 
-const OWNER: &str = "user-1";
 const WRONG: &str = "not-the-secret-of-this-key";
 /// Within this a failure that stays is told.
 const TOLD: Duration = Duration::from_secs(15);
@@ -45,30 +45,6 @@ fn prepare(name: &str, kind: &str, who: &str) -> Result<Standalone> {
         set(name, address(&format!("NORA_TEST_S3_{who}{name}")));
     }
     Ok(standalone)
-}
-
-async fn launch(mut standalone: Standalone, mib: usize) -> Result<(Standalone, Api)> {
-    let root = standalone.agent_dir("agent");
-    fixture::random_files(&root, mib, 1 << 20, 1)?;
-    standalone.launch().await?;
-    standalone
-        .control_plane()
-        .await?
-        .register_directory("agent", OWNER, &root)
-        .await?;
-    let user = standalone.user(OWNER).await?;
-    Ok((standalone, user))
-}
-
-async fn restores(standalone: &Standalone, user: &mut Api, backup_id: &str) -> Result<()> {
-    let name = format!("restored-{:08x}", rand::random::<u32>());
-    let target = standalone.agent_dir(&name);
-    user.restore_directory(backup_id, &name, &target).await?;
-    assert_same(
-        &describe(&standalone.agent_dir("agent"))?,
-        &describe(&target)?,
-    );
-    Ok(())
 }
 
 fn assert_no_secret(said: &str) {

@@ -6,15 +6,12 @@ use std::{collections::BTreeMap, fs, net::SocketAddr, path::PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use proto::backup::v1::backup;
 use services::{
-    api::Api,
     fixture,
+    one_agent::{OWNER, launch, restores},
     proxy::{Fault, Proxy},
     services::{Services, address},
     standalone::Standalone,
-    tree::{assert_same, describe},
 };
-
-const OWNER: &str = "user-1";
 
 /// A standalone whose vaults lie in a folder of an account there.
 fn prepare(name: &str, account: &str) -> Result<Standalone> {
@@ -48,30 +45,6 @@ fn prepare(name: &str, account: &str) -> Result<Standalone> {
         standalone.set_env("NORA_BACKUP_SSH_PASSPHRASE", passphrase);
     }
     Ok(standalone)
-}
-
-async fn launch(mut standalone: Standalone, mib: usize) -> Result<(Standalone, Api)> {
-    let root = standalone.agent_dir("agent");
-    fixture::random_files(&root, mib, 1 << 20, 1)?;
-    standalone.launch().await?;
-    standalone
-        .control_plane()
-        .await?
-        .register_directory("agent", OWNER, &root)
-        .await?;
-    let user = standalone.user(OWNER).await?;
-    Ok((standalone, user))
-}
-
-async fn restores(standalone: &Standalone, user: &mut Api, backup_id: &str) -> Result<()> {
-    let name = format!("restored-{:08x}", rand::random::<u32>());
-    let target = standalone.agent_dir(&name);
-    user.restore_directory(backup_id, &name, &target).await?;
-    assert_same(
-        &describe(&standalone.agent_dir("agent"))?,
-        &describe(&target)?,
-    );
-    Ok(())
 }
 
 fn assert_no_secret(said: &str) {

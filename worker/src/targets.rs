@@ -2,6 +2,7 @@
 //!
 //! - [`directory`]: a new folder
 //! - [`docker`]: a new container with new volumes
+//! - `warnings`: what the new agent has not quite as the backup has it
 //!
 //! Either also in place of what is there: that is put aside when the new one is published, put
 //! back by [`Target::clean`], and removed by [`Target::settle`].
@@ -24,6 +25,7 @@ use crate::settings::WorkerSettings;
 
 pub mod directory;
 pub mod docker;
+mod warnings;
 
 /// What a target is told about the restore it is made for.
 #[derive(Clone)]

@@ -34,9 +34,9 @@ fn ago(span: Duration) -> prost_types::Timestamp {
     }
 }
 
-/// Arguments of `admin`.
+/// Where administrators call.
 #[derive(Debug, Args)]
-pub struct AdminArgs {
+pub struct AdminServer {
     /// Address of the administrators' listener, as http(s)://HOST:PORT [default:
     /// http://127.0.0.1:50552, the standalone's]
     #[arg(
@@ -46,6 +46,21 @@ pub struct AdminArgs {
         value_name = "URL"
     )]
     pub admin_server: Option<String>,
+}
+
+impl AdminServer {
+    /// The server, when the one of all other calls may be named too.
+    pub(super) fn of(&self, global: &Global) -> Result<Server> {
+        admin_server(self.admin_server.as_deref(), global.server.as_deref())
+    }
+}
+
+/// Arguments of `admin`.
+#[derive(Debug, Args)]
+pub struct AdminArgs {
+    /// Where administrators call.
+    #[command(flatten)]
+    pub server: AdminServer,
     /// What to do.
     #[command(subcommand)]
     pub command: AdminCommand,
@@ -105,7 +120,7 @@ pub enum AdminCommand {
 
 /// Runs one of them.
 pub async fn run(global: &Global, args: AdminArgs, out: Output) -> Result<()> {
-    let server = admin_server(args.admin_server.as_deref(), global.server.as_deref())?;
+    let server = args.server.of(global)?;
     let session = &Session::connect_to(server, global, out).await?;
     match args.command {
         AdminCommand::Workers(args) => workers::run(session, args).await,
@@ -121,7 +136,7 @@ pub async fn run(global: &Global, args: AdminArgs, out: Output) -> Result<()> {
 
 /// The standalone's, unless another is named: whoever names another service has to say where its
 /// administrators call, so that nothing is asked of the wrong one.
-pub(super) fn admin_server(given: Option<&str>, server: Option<&str>) -> Result<Server> {
+fn admin_server(given: Option<&str>, server: Option<&str>) -> Result<Server> {
     let named = |text: Option<&str>| text.is_some_and(|text| !text.trim().is_empty());
     if !named(given) && named(server) {
         return Err(CliError::usage(

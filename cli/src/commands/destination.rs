@@ -10,7 +10,7 @@ use proto::backup::v1::{
 use serde_json::json;
 use tonic::{Code, Status};
 
-use super::admin::admin_server;
+use super::admin::AdminServer;
 use crate::{
     args::Global,
     connect::{Session, call},
@@ -30,15 +30,9 @@ const PAGE_SIZE: i32 = 500;
 /// Arguments of `destination`.
 #[derive(Debug, Args)]
 pub struct DestinationArgs {
-    /// Address of the administrators' listener, as http(s)://HOST:PORT [default:
-    /// http://127.0.0.1:50552, the standalone's]
-    #[arg(
-        long,
-        global = true,
-        env = "NORA_BACKUP_ADMIN_SERVER",
-        value_name = "URL"
-    )]
-    pub admin_server: Option<String>,
+    /// Where administrators call.
+    #[command(flatten)]
+    pub server: AdminServer,
     /// What to do.
     #[command(subcommand)]
     pub command: DestinationCommand,
@@ -125,7 +119,7 @@ pub struct RemoveArgs {
 
 /// Runs one of them.
 pub async fn run(global: &Global, args: DestinationArgs, out: Output) -> Result<()> {
-    let server = admin_server(args.admin_server.as_deref(), global.server.as_deref())?;
+    let server = args.server.of(global)?;
     let session = &Session::connect_to(server, global, out).await?;
     match args.command {
         DestinationCommand::List => list(session).await,

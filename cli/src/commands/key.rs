@@ -17,7 +17,7 @@ use serde_json::json;
 use uuid::Uuid;
 use vault::KeyEncryptionKey;
 
-use super::admin::admin_server;
+use super::admin::AdminServer;
 use crate::{
     args::Global,
     connect::{Session, call},
@@ -35,15 +35,9 @@ use crate::{
 /// Arguments of `key`.
 #[derive(Debug, Args)]
 pub struct KeyArgs {
-    /// Address of the administrators' listener, as http(s)://HOST:PORT [default:
-    /// http://127.0.0.1:50552, the standalone's]
-    #[arg(
-        long,
-        global = true,
-        env = "NORA_BACKUP_ADMIN_SERVER",
-        value_name = "URL"
-    )]
-    pub admin_server: Option<String>,
+    /// Where administrators call.
+    #[command(flatten)]
+    pub server: AdminServer,
     /// What to do.
     #[command(subcommand)]
     pub command: KeyCommand,
@@ -109,7 +103,7 @@ pub async fn run(global: &Global, args: KeyArgs, out: Output) -> Result<()> {
         KeyCommand::New(args) => return new(&args, out),
         command => command,
     };
-    let server = admin_server(args.admin_server.as_deref(), global.server.as_deref())?;
+    let server = args.server.of(global)?;
     let session = &Session::connect_to(server, global, out).await?;
     match command {
         KeyCommand::List => list(session).await,

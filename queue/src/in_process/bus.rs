@@ -3,16 +3,12 @@
 
 use std::{
     collections::HashMap,
-    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
 };
 
 use async_trait::async_trait;
-use futures::{Stream, StreamExt as _};
 use proto::queue::v1::JobEvent;
 use tokio::sync::broadcast;
-use tokio_stream::wrappers::BroadcastStream;
 
 use super::EVENTS_MAX;
 use crate::{EventBus, EventStream, QueueError};
@@ -72,43 +68,15 @@ impl EventBus for InProcessBus {
             .entry(subject_id.to_owned())
             .or_insert_with(|| broadcast::Sender::new(EVENTS_MAX))
             .subscribe();
-        Ok(EventStream::new(SubjectStream {
-            events: BroadcastStream::new(receiver),
-            _guard: SubjectGuard {
-                subject_id: subject_id.to_owned(),
-                subjects: Arc::clone(&self.subjects),
-            },
-        }))
+        let guard = SubjectGuard {
+            subject_id: subject_id.to_owned(),
+            subjects: Arc::clone(&self.subjects),
+        };
+        Ok(EventStream::of_broadcast(receiver, guard))
     }
 
     async fn subscribe_all(&self) -> Result<EventStream, QueueError> {
-        let events = BroadcastStream::new(self.all.subscribe());
-        // What was lost by being slow is skipped.
-        Ok(EventStream::new(
-            events.filter_map(async |event| event.ok()),
-        ))
-    }
-}
-
-/// One subject's events. The fields are dropped in this order, so the guard
-/// no longer counts this subscriber.
-struct SubjectStream {
-    events: BroadcastStream<JobEvent>,
-    _guard: SubjectGuard,
-}
-
-impl Stream for SubjectStream {
-    type Item = JobEvent;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<JobEvent>> {
-        loop {
-            match std::task::ready!(self.events.poll_next_unpin(context)) {
-                Some(Ok(event)) => return Poll::Ready(Some(event)),
-                // Too slow: the oldest are lost, the rest goes on.
-                Some(Err(_)) => {}
-                None => return Poll::Ready(None),
-            }
-        }
+        Ok(EventStream::of_broadcast(self.all.subscribe(), ()))
     }
 }
 

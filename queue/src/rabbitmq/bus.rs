@@ -4,14 +4,9 @@
 //! and binds every subject that is watched; so streams outlive a connection, and
 //! miss what happened while there was none.
 
-use std::{
-    collections::HashMap,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::{collections::HashMap, sync::Arc};
 
-use futures::{FutureExt as _, Stream, StreamExt as _};
+use futures::{FutureExt as _, StreamExt as _};
 use lapin::{
     Channel, Consumer,
     options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions},
@@ -19,7 +14,6 @@ use lapin::{
 };
 use proto::queue::v1::JobEvent;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
-use tokio_stream::wrappers::BroadcastStream;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -79,31 +73,7 @@ impl Bus {
             orders: self.orders.clone(),
         };
         let events = answered.await.map_err(|_| closed())??;
-        Ok(EventStream::new(Subscription {
-            events: BroadcastStream::new(events),
-            _leave: leave,
-        }))
-    }
-}
-
-/// One subscriber's events.
-struct Subscription {
-    events: BroadcastStream<JobEvent>,
-    _leave: Leave,
-}
-
-impl Stream for Subscription {
-    type Item = JobEvent;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<JobEvent>> {
-        loop {
-            match std::task::ready!(self.events.poll_next_unpin(context)) {
-                Some(Ok(event)) => return Poll::Ready(Some(event)),
-                // Too slow: the oldest are lost, the rest goes on.
-                Some(Err(_)) => {}
-                None => return Poll::Ready(None),
-            }
-        }
+        Ok(EventStream::of_broadcast(events, leave))
     }
 }
 

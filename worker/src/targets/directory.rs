@@ -12,7 +12,6 @@
 //! - `in_place`: the same in place of a folder that is there
 //! - `metadata`: owners, attributes, modes, times
 //! - [`salvage`]: a folder made by hand, of a backup of which not all may be left
-//! - `warnings`: what the new agent has not quite as the backup has it
 
 use std::{
     ffi::OsStr,
@@ -53,7 +52,6 @@ mod in_place;
 mod metadata;
 pub mod salvage;
 mod tree;
-mod warnings;
 
 #[cfg(test)]
 mod random_tests;

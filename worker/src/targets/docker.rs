@@ -11,7 +11,6 @@
 //! - `upload`: contents into the container; `archive`: as the engine takes them
 //! - `in_place`: the same in place of a container that is there
 //! - `leftovers`: finds and removes what carries a restore's labels
-//! - `warnings`: what the new agent has not quite as the backup has it
 
 use std::sync::Arc;
 
@@ -43,15 +42,14 @@ mod in_place;
 mod leftovers;
 mod mounts;
 mod upload;
-mod warnings;
 mod without;
 
+use super::warnings::Warnings;
 use choices::Choices;
 use in_place::Original;
 use leftovers::Mark;
 use mounts::Mounts;
 use upload::{Part, Upload};
-use warnings::Warnings;
 
 /// Opens a container to be made as a target. Does not reach out yet.
 pub fn open(

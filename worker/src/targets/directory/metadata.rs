@@ -14,11 +14,11 @@ use rustix::{
     process::{getegid, geteuid},
 };
 
-use super::warnings::Warnings;
 use crate::files::{
     cause,
     xattrs::{self, Holder},
 };
+use crate::targets::warnings::Warnings;
 
 const NOT_ROOT: &str = "belong to the worker's user, because the worker does not run as root \
                         (without setuid and setgid)";
@@ -159,7 +159,7 @@ impl Maker {
 fn set_xattrs(holder: Holder<'_>, entry: &Entry, warnings: &mut Warnings) {
     for (xattr, error) in xattrs::write(holder, &entry.xattrs) {
         let name = String::from_utf8_lossy(&xattr.name);
-        warnings.add(
+        warnings.add_about(
             &entry.path,
             &format!("has no attribute {name} ({})", cause(error)),
         );
@@ -183,7 +183,7 @@ fn times(entry: &Entry) -> Timestamps {
 fn no_time(entry: &Entry, error: Errno, warnings: &mut Warnings) -> Result<()> {
     match error {
         Errno::INVAL | Errno::OVERFLOW | Errno::PERM => {
-            warnings.add(
+            warnings.add_about(
                 &entry.path,
                 &format!("has another modification time ({})", cause(error)),
             );

@@ -22,7 +22,7 @@ use rustix::{
 };
 use vault::{BackupReader, Phase, VaultError, Walk, check_path};
 
-use super::{flusher::Flusher, metadata::Maker, salvage::LossLog, warnings::Warnings};
+use super::{super::warnings::Warnings, flusher::Flusher, metadata::Maker, salvage::LossLog};
 use crate::{
     files::{FOLDER, NO_MODE, cause, descent::Descent, show},
     targets::{RestoreContext, TargetError},
@@ -342,14 +342,14 @@ impl Tree<'_> {
         file_type: FileType,
     ) -> Result<(), TargetError> {
         if !self.may_make_devices {
-            self.warnings.add(
+            self.warnings.add_about(
                 &entry.path,
                 "is a device and was left out: NORA_BACKUP_RESTORE_DEVICES does not allow devices",
             );
             return Ok(());
         }
         if !self.maker.is_root() {
-            self.warnings.add(
+            self.warnings.add_about(
                 &entry.path,
                 "is a device and was left out: only a worker that runs as root can make it",
             );
@@ -367,7 +367,7 @@ impl Tree<'_> {
         match made {
             Ok(()) => self.finish_named(entry, name),
             Err(Errno::PERM) if file_type != FileType::Fifo => {
-                self.warnings.add(
+                self.warnings.add_about(
                     &entry.path,
                     "is a device and was left out: the system did not let the worker make it",
                 );

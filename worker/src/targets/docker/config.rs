@@ -12,10 +12,10 @@ use bollard::models::{
 use proto::vault::v1::RuntimeDocument;
 
 use super::{
+    super::warnings::Warnings,
     choices::{Choice, Choices},
     leftovers::Mark,
     mounts::Mounts,
-    warnings::Warnings,
     without::Image,
 };
 use crate::{sources::docker::labels, targets::TargetError};

@@ -3,7 +3,7 @@
 use bollard::models::ImageInspect;
 use proto::vault::v1::RuntimeDocument;
 
-use super::{choices::Choices, engine_failed, warnings::Warnings};
+use super::{super::warnings::Warnings, choices::Choices, engine_failed};
 use crate::{sources::docker::engine::Engine, targets::TargetError};
 
 /// An image that is on the engine.

@@ -5,12 +5,12 @@ use proto::vault::v1::{EntryType, MountDocument, RuntimeDocument};
 use vault::BackupReader;
 
 use super::{
+    super::warnings::Warnings,
     choices::{Choice, Choices},
     config::Description,
     engine_failed,
     in_place::Original,
     leftovers::Mark,
-    warnings::Warnings,
 };
 use crate::{
     sources::docker::{

@@ -15,7 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use vault::{BackupReader, VaultError, Walk, check_path};
 
-use super::{archive, engine_failed, mounts::Mounts, warnings::Warnings};
+use super::{super::warnings::Warnings, archive, engine_failed, mounts::Mounts};
 use crate::{
     files::show,
     sources::docker::engine::{Engine, EngineError, PROGRESS_MAX},

@@ -14,7 +14,8 @@ use ring::digest::{SHA256, digest};
 use vault::{BackupReader, VaultError, check_path, compare_paths};
 
 use super::{
-    archive, engine_failed, image::Chosen, leftovers::Mark, mounts::Mounts, warnings::Warnings,
+    super::warnings::Warnings, archive, engine_failed, image::Chosen, leftovers::Mark,
+    mounts::Mounts,
 };
 use crate::{
     files::show,

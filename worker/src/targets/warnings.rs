@@ -25,7 +25,12 @@ impl Warnings {
         }
     }
 
-    /// Notes something that concerns an entry like many others.
+    /// Notes something about one entry.
+    pub(super) fn add_about(&mut self, path: &[u8], message: &str) {
+        self.add(format!("{} {message}", show(path)));
+    }
+
+    /// Notes something that concerns this entry like many others.
     pub(super) fn add_common(&mut self, path: &[u8], message: &'static str) {
         let (count, _) = self
             .common
@@ -36,11 +41,16 @@ impl Warnings {
 
     /// All of them, in words.
     pub(super) fn into_messages(self) -> Vec<String> {
-        let common = self.common.into_iter().map(|(message, said)| match said {
-            (1, first) => format!("{first} {message}"),
-            (count, first) => format!("{first} and {} more: {message}", count - 1),
-        });
-        let mut messages: Vec<String> = self.listed.into_iter().chain(common).collect();
+        let mut messages: Vec<String> = self
+            .common
+            .into_iter()
+            .map(|(message, (count, first))| match count {
+                1 => format!("{first} {message}"),
+                count => format!("{first} and {} more: {message}", count - 1),
+            })
+            .collect();
+        messages.extend(self.listed);
+        messages.truncate(WARNINGS_MAX - 1);
         if self.omitted > 0 {
             messages.push(format!("{} more warnings are not listed", self.omitted));
         }
@@ -56,12 +66,15 @@ mod tests {
     fn bounded_and_said_once() {
         let mut warnings = Warnings::default();
         for number in 0..500 {
-            warnings.add(format!("file {number}"));
-            warnings.add_common(b"x", "is odd");
+            warnings.add_about(format!("file {number}").as_bytes(), "is odd");
+            warnings.add_common(b"x", "belongs to the worker's user");
         }
         let messages = warnings.into_messages();
         assert!(messages.len() <= WARNINGS_MAX);
-        assert!(messages.contains(&"\"x\" and 499 more: is odd".to_owned()));
+        assert_eq!(
+            messages[0],
+            "\"x\" and 499 more: belongs to the worker's user"
+        );
         assert_eq!(messages.last().unwrap(), "410 more warnings are not listed");
     }
 }
