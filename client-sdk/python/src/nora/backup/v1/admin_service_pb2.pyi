@@ -189,8 +189,11 @@ class UpdateDestinationRequest(_message.Message):
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def destination(self) -> _destination_pb2.Destination:
-        """The destination as it shall be. Secrets that are empty stay as they are; with
-        an etag, only when it still is the current one. Required.
+        """The destination as it shall be; with an etag, only when it still is the
+        current one. Required. Secrets that are empty stay as they are while the
+        account is the same, less those that belong to one that is replaced: a
+        session token goes with its secret access key, a passphrase or password with
+        a new private key. So to drop one, give the other anew.
         """
 
     @_builtins.property

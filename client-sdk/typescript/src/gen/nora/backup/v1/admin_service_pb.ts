@@ -178,8 +178,11 @@ export const ListDestinationsResponseSchema: GenMessage<ListDestinationsResponse
  */
 export type UpdateDestinationRequest = Message<"nora.backup.v1.UpdateDestinationRequest"> & {
   /**
-   * The destination as it shall be. Secrets that are empty stay as they are; with
-   * an etag, only when it still is the current one. Required.
+   * The destination as it shall be; with an etag, only when it still is the
+   * current one. Required. Secrets that are empty stay as they are while the
+   * account is the same, less those that belong to one that is replaced: a
+   * session token goes with its secret access key, a passphrase or password with
+   * a new private key. So to drop one, give the other anew.
    *
    * @generated from field: nora.backup.v1.Destination destination = 1;
    */
