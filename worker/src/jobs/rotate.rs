@@ -188,7 +188,10 @@ impl<'a> Rotation<'a> {
                         vaults,
                     });
                 }
-                Found::Forgotten => at.is_done = true,
+                Found::Forgotten => {
+                    at.is_done = true;
+                    at.failure = None;
+                }
                 Found::Unreached(error) => self.leave(number, error)?,
             }
         }
@@ -251,9 +254,9 @@ impl<'a> Rotation<'a> {
         });
         if let Some((destination_id, failure)) = left {
             let message = format!(
-                "destination {destination_id}: {}; nothing was removed: before that every \
-                 destination must answer",
-                failure.message
+                "destination {destination_id}: {}; {}: before that every destination must answer",
+                failure.message,
+                self.removed()
             );
             return Err(JobError::final_failure(&failure.reason, message));
         }
@@ -288,11 +291,21 @@ impl<'a> Rotation<'a> {
         let destination_id = &self.step.destinations[place.number].destination_id;
         let message = format!(
             "{} vaults at destination {destination_id} are not under key {key_id}, among them those of {}: \
-             nothing was removed; rotate without retiring the previous keys first",
+             {}; rotate without retiring the previous keys first",
             without.len(),
-            without[..without.len().min(NAMED_MAX)].join(", ")
+            without[..without.len().min(NAMED_MAX)].join(", "),
+            self.removed()
         );
         Err(JobError::final_failure("KEYS_NOT_ROTATED", message))
+    }
+
+    /// What was removed when a rotation that retires keys ends before it goes on to.
+    fn removed(&self) -> &'static str {
+        if self.step.counts().vaults_done == 0 {
+            "nothing was removed"
+        } else {
+            "nothing more was removed"
+        }
     }
 
     /// Brings the vaults of a destination under the key, those that are not done yet.
