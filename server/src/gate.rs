@@ -3,6 +3,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -28,14 +29,28 @@ impl<S> Behind for S where
 }
 
 /// Decides over calls.
-pub trait Gate: Clone {
+pub trait Gate {
     /// Hands the call on to what lies behind, which is ready for it, or answers it itself.
     fn pass<S: Behind>(&self, behind: S, request: http::Request<Body>) -> Answer<S::Error>;
 }
 
 /// A gate as a layer of a tonic server.
-#[derive(Debug, Clone)]
-pub struct Gates<G>(pub G);
+#[derive(Debug)]
+pub struct Gates<G>(Arc<G>);
+
+impl<G> Gates<G> {
+    /// Of this one.
+    pub fn new(gate: G) -> Self {
+        Self(Arc::new(gate))
+    }
+}
+
+// Not derived: that would want a gate that can be cloned.
+impl<G> Clone for Gates<G> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
 
 impl<G: Gate, S> Layer<S> for Gates<G> {
     type Service = Gated<G, S>;
@@ -49,10 +64,19 @@ impl<G: Gate, S> Layer<S> for Gates<G> {
 }
 
 /// What lies behind a gate, with the gate.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Gated<G, S> {
-    gate: G,
+    gate: Arc<G>,
     behind: S,
+}
+
+impl<G, S: Clone> Clone for Gated<G, S> {
+    fn clone(&self) -> Self {
+        Self {
+            gate: self.gate.clone(),
+            behind: self.behind.clone(),
+        }
+    }
 }
 
 impl<G: Gate, S: Behind + Clone> Service<http::Request<Body>> for Gated<G, S> {

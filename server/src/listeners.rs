@@ -97,10 +97,10 @@ impl<H: Health> Listeners<H> {
         });
         self.builder
             .clone()
-            .layer(Gates(self.auth.clone()))
-            .layer(Gates(self.admission.clone()))
-            .layer(Gates(self.limits.clone()))
-            .layer(Gates(AuditGate::new(
+            .layer(Gates::new(self.auth.clone()))
+            .layer(Gates::new(self.admission.clone()))
+            .layer(Gates::new(self.limits.clone()))
+            .layer(Gates::new(AuditGate::new(
                 self.methods.clone(),
                 self.audit.clone(),
                 face,

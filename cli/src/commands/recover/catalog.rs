@@ -80,6 +80,9 @@ pub(super) async fn run(place: &Place, args: &CatalogArgs, out: Output) -> Resul
     catalog.migrate().await.map_err(failed)?;
     let (read, id) = (&place.destination, &args.destination);
     let destination = Registered::look(&catalog, &place.keyring, read, id).await?;
+    if let Some(told) = destination.new_one() {
+        out.note(told);
+    }
     let (found, mut outcomes) = read_vaults(place, args, out).await?;
     let now_ms = jiff::Timestamp::now().as_millisecond();
     // First only look: with one contradiction anywhere, nothing is changed.

@@ -47,6 +47,12 @@ impl Registered {
         })
     }
 
+    /// In words, when it is to be added.
+    pub(super) fn new_one(&self) -> Option<String> {
+        let (id, place) = (&self.described.destination_id, place(&self.described));
+        (!self.is_known).then(|| format!("destination {id} is new to the database: {place}"))
+    }
+
     /// Adds it, described as the settings have it.
     pub(super) async fn add(&self, catalog: &Catalog, now_ms: i64) -> Result<()> {
         if self.is_known {
