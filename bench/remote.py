@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Backups to real servers, beside the peers that write to the same ones, in one run: against the sum
 of a local backup and the transport's own tool putting the stored bytes, and against restic. The
-programs work in memory (tmpfs) where there is room; the servers store on the disk. Prints tables; merges its rows into TARGET/bench/latest.json. `services run --only sshd,seaweedfs --
+programs work in memory (tmpfs) where there is room; the servers store on the disk. Prints tables;
+merges its rows into TARGET/bench/latest.json. `services run --only sshd,seaweedfs --
 bench/remote.py ...` gives it the servers. A new kind of server is a class like `Ssh` and a line in REMOTES."""
 import argparse, json, os, secrets, shutil, statistics, subprocess, sys
 from pathlib import Path

@@ -5,7 +5,7 @@
 use prost::Message as _;
 use sea_orm::{
     ActiveModelTrait as _, ActiveValue::Set, ColumnTrait as _, EntityTrait as _, QueryFilter as _,
-    QuerySelect as _,
+    QuerySelect as _, sea_query::OnConflict,
 };
 
 use crate::{
@@ -103,8 +103,9 @@ impl Catalog {
             if !adopted.copies.is_empty() {
                 copies_go_on(&tx, found, now_ms).await?;
             }
-            // What lies at other destinations was counted with them.
-            if adopted.known == 0 {
+            // What lies at other destinations was counted with them, and what was known here too.
+            let is_more = !adopted.added.is_empty() || !adopted.copies.is_empty();
+            if is_more && adopted.known == 0 {
                 let agent_id = &found.agent.agent_id;
                 agents::add_vault_bytes(&tx, agent_id, found.vault_bytes).await?;
             }
@@ -275,13 +276,9 @@ async fn adopt_copy(
     let key = (backup.backup_id.clone(), vault.destination_id.clone());
     let known = backup_copies::Entity::find_by_id(key).one(tx.db()).await;
     let known = known.doing(tx.doing())?;
-    if known
-        .as_ref()
-        .is_some_and(|copy| copy.state == CopyState::Completed)
-    {
+    if known.is_some_and(|copy| copy.state == CopyState::Completed) {
         return Ok(false);
     }
-    let is_new = known.is_none();
     let row = backup_copies::ActiveModel::from(backup_copies::Model {
         backup_id: backup.backup_id.clone(),
         destination_id: vault.destination_id.clone(),
@@ -291,14 +288,23 @@ async fn adopt_copy(
         failure_message: None,
         update_time_ms: now_ms,
     });
-    if is_new {
-        let inserted = backup_copies::Entity::insert(row);
-        let inserted = inserted.exec_without_returning(tx.db()).await;
-        inserted.doing(tx.doing())?;
-    } else {
-        let updated = backup_copies::Entity::update(row.reset_all());
-        updated.exec(tx.db()).await.doing(tx.doing())?;
-    }
+    // One that was pending or had failed is there all the same.
+    let again = OnConflict::columns([
+        backup_copies::Column::BackupId,
+        backup_copies::Column::DestinationId,
+    ])
+    .update_columns([
+        backup_copies::Column::State,
+        backup_copies::Column::FailureReason,
+        backup_copies::Column::FailureMessage,
+        backup_copies::Column::UpdateTimeMs,
+    ])
+    .to_owned();
+    backup_copies::Entity::insert(row)
+        .on_conflict(again)
+        .exec_without_returning(tx.db())
+        .await
+        .doing(tx.doing())?;
     Ok(true)
 }
 

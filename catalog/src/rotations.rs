@@ -228,14 +228,11 @@ pub(crate) async fn open_rotation(tx: &Tx) -> Result<Option<String>, CatalogErro
 async fn note(tx: &Tx, job_id: &str, step: &RotationStep) -> Result<(), CatalogError> {
     let mut problems = step.problems.clone();
     problems.truncate(limits::PROBLEMS_MAX);
-    let destinations = step.destinations.clone();
-    let (counts, account) = (
-        step.counts(),
-        Account {
-            problems,
-            destinations,
-        },
-    );
+    let account = Account {
+        problems,
+        destinations: step.destinations.clone(),
+    };
+    let counts = step.counts();
     let change = key_rotations::ActiveModel {
         vaults_done: Set(counts.vaults_done as i64),
         vaults_total: Set(counts.vaults_total as i64),

@@ -3,12 +3,14 @@
 //! - [`backup`]: the public API (`proto/nora/backup/v1`)
 //! - [`vault`]: the documents on disk (`proto/nora/vault/v1`)
 //! - [`queue`]: what the queue and the event bus carry (`proto/nora/queue/v1`)
+//! - [`ids`]: the form of ids that callers choose
 //!
 //! Nothing but contracts lives here.
 
 // Generated code follows its generator's style.
 #![allow(clippy::pedantic, clippy::large_enum_variant, missing_docs)]
 
+pub mod ids;
 mod redacted;
 
 /// The public API.

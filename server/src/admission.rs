@@ -69,7 +69,7 @@ impl Places {
 }
 
 /// Bounds what goes on at the same time.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct AdmissionGate {
     methods: Arc<Methods>,
     calls: Places,

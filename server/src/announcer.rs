@@ -9,9 +9,8 @@ use std::{sync::Arc, time::Duration};
 use catalog::Announcement;
 use jiff::Timestamp;
 use serde_json::json;
-use tracing::warn;
 
-use crate::{backoff::Backoff, clock::now_ms, state::State, status::ApiError};
+use crate::{backoff::rounds, clock::now_ms, state::State, status::ApiError};
 
 /// How often to look.
 const POLL: Duration = Duration::from_secs(1);
@@ -24,25 +23,19 @@ const KIND: &str = "nora.backup.v1";
 
 /// Runs until the server is told to stop.
 pub async fn run(state: Arc<State>) {
-    let mut backoff = Backoff::new();
-    loop {
-        let wait = match announce(&state).await {
-            Ok(PAGE..) => Duration::ZERO,
-            Ok(_) => {
-                backoff.reset();
-                POLL
-            }
-            Err(error) => {
-                warn!(%error, "announce ends of jobs; they are kept and tried again");
-                backoff.failed()
-            }
-        };
-        tokio::select! {
-            biased;
-            () = state.stop.asked.cancelled() => return,
-            () = tokio::time::sleep(wait) => {}
-        }
-    }
+    let stop = state.stop.asked.clone();
+    let doing = "announce ends of jobs; they are kept and tried again";
+    rounds(stop, doing, || round(state.clone())).await;
+}
+
+/// Answers when the next one is: at once while there may be more.
+async fn round(state: Arc<State>) -> Result<Duration, ApiError> {
+    let announced = announce(&state).await?;
+    Ok(if announced >= PAGE {
+        Duration::ZERO
+    } else {
+        POLL
+    })
 }
 
 /// One round; tells how many there were.

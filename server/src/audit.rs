@@ -37,7 +37,6 @@ const BODY_BYTES_MAX: usize = REQUEST_BYTES_MAX + 1_024;
 const REQUEST_ID_CHARS_MAX: usize = 128;
 
 /// Notes calls.
-#[derive(Clone)]
 pub struct AuditGate {
     methods: Arc<Methods>,
     log: AuditLog,

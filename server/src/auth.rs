@@ -6,7 +6,7 @@
 //!
 //! Tokens are JWTs, HS256 and nothing else, whatever their header says; `exp` is required.
 
-use std::{future::ready, sync::Arc};
+use std::future::ready;
 
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, errors::ErrorKind};
 use proto::backup::v1::ErrorReason;
@@ -192,17 +192,14 @@ fn is_open(path: &str) -> bool {
 }
 
 /// Puts an [`Authenticator`] before all services.
-#[derive(Clone)]
 pub struct AuthGate {
-    authenticator: Arc<Authenticator>,
+    authenticator: Authenticator,
 }
 
 impl AuthGate {
-    /// A layer that asks the authenticator.
+    /// A gate that asks the authenticator.
     pub fn new(authenticator: Authenticator) -> Self {
-        Self {
-            authenticator: Arc::new(authenticator),
-        }
+        Self { authenticator }
     }
 }
 

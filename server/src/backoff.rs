@@ -39,21 +39,20 @@ impl Backoff {
     }
 }
 
-/// Makes rounds, with a pause after each, until it is told to stop; what fails is logged as
-/// `doing`, and comes again after a growing wait.
+/// Makes rounds until it is told to stop. A round answers how long the pause after it is; one
+/// that fails is logged as `doing`, and comes again after a growing wait.
 pub async fn rounds<F, E>(
     stop: CancellationToken,
-    pause: Duration,
     doing: &'static str,
     mut round: impl FnMut() -> F,
 ) where
-    F: Future<Output = Result<(), E>>,
+    F: Future<Output = Result<Duration, E>>,
     E: fmt::Display,
 {
     let mut backoff = Backoff::new();
     loop {
         let wait = match round().await {
-            Ok(()) => {
+            Ok(pause) => {
                 backoff.reset();
                 pause
             }

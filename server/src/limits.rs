@@ -189,7 +189,6 @@ impl Drop for Download {
 }
 
 /// Keeps each caller within its limits.
-#[derive(Clone)]
 pub struct LimitsGate {
     methods: Arc<Methods>,
     limits: Arc<Limits>,

@@ -58,11 +58,11 @@ pub struct Listeners<H> {
     /// With TLS and the limits of connections set.
     pub builder: Server,
     /// Who calls.
-    pub auth: AuthGate,
+    pub auth: Gates<AuthGate>,
     /// How much at the same time.
-    pub admission: AdmissionGate,
+    pub admission: Gates<AdmissionGate>,
     /// How much of one caller.
-    pub limits: LimitsGate,
+    pub limits: Gates<LimitsGate>,
     /// What the rpcs are.
     pub methods: Arc<Methods>,
     /// Who did what.
@@ -97,9 +97,9 @@ impl<H: Health> Listeners<H> {
         });
         self.builder
             .clone()
-            .layer(Gates::new(self.auth.clone()))
-            .layer(Gates::new(self.admission.clone()))
-            .layer(Gates::new(self.limits.clone()))
+            .layer(self.auth.clone())
+            .layer(self.admission.clone())
+            .layer(self.limits.clone())
             .layer(Gates::new(AuditGate::new(
                 self.methods.clone(),
                 self.audit.clone(),

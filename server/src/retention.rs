@@ -42,11 +42,12 @@ fn name(rule: RemovalRule) -> &'static str {
 
 /// Runs until the server is told to stop.
 pub async fn run(state: Arc<State>) {
-    let (stop, pause) = (state.stop.asked.clone(), state.schedule_poll);
-    rounds(stop, pause, "apply retention", || round(state.clone())).await;
+    let stop = state.stop.asked.clone();
+    rounds(stop, "apply retention", || round(state.clone())).await;
 }
 
-async fn round(state: Arc<State>) -> Result<(), ApiError> {
+/// Answers when the next one is.
+async fn round(state: Arc<State>) -> Result<Duration, ApiError> {
     let catalog = &state.catalog;
     while !state.stop.asked.is_cancelled() {
         let now = now_ms();
@@ -68,7 +69,8 @@ async fn round(state: Arc<State>) -> Result<(), ApiError> {
     }
     let before = now_ms() - RECORD.as_millis() as i64;
     catalog.expire_removals(before).await?;
-    look_at_storage(&state).await
+    look_at_storage(&state).await?;
+    Ok(state.schedule_poll)
 }
 
 /// Tells when the storage gets full, or less so. Backups go on all the same.

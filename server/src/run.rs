@@ -24,6 +24,7 @@ use crate::{
     audit::AuditLog,
     auth::{AuthGate, Authenticator},
     dispatcher,
+    gate::Gates,
     health::Monitor,
     limits::{Limits, LimitsGate},
     listeners::{Face, Listeners},
@@ -156,9 +157,9 @@ pub async fn run(
             .http2_keepalive_timeout(Some(KEEPALIVE_PATIENCE))
             .http2_max_header_list_size(HEADERS_BYTES_MAX)
             .max_concurrent_streams(STREAMS_MAX),
-        auth: AuthGate::new(authenticator),
-        admission,
-        limits,
+        auth: Gates::new(AuthGate::new(authenticator)),
+        admission: Gates::new(admission),
+        limits: Gates::new(limits),
         methods,
         audit,
         health,

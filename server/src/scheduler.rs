@@ -3,7 +3,7 @@
 //! A round claims bounded batches in the catalog until it finds nothing more; each due time is
 //! taken once, so any number of replicas may run this.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tracing::{info, warn};
 
@@ -14,11 +14,12 @@ const BATCH: u64 = 200;
 
 /// Runs until the server is told to stop.
 pub async fn run(state: Arc<State>) {
-    let (stop, pause) = (state.stop.asked.clone(), state.schedule_poll);
-    rounds(stop, pause, "claim schedules", || round(state.clone())).await;
+    let stop = state.stop.asked.clone();
+    rounds(stop, "claim schedules", || round(state.clone())).await;
 }
 
-async fn round(state: Arc<State>) -> Result<(), ApiError> {
+/// Answers when the next one is.
+async fn round(state: Arc<State>) -> Result<Duration, ApiError> {
     while !state.stop.asked.is_cancelled() {
         let done = state.catalog.claim_due(BATCH, now_ms()).await?;
         if done.is_empty() {
@@ -42,5 +43,5 @@ async fn round(state: Arc<State>) -> Result<(), ApiError> {
                 .increment(count as u64);
         }
     }
-    Ok(())
+    Ok(state.schedule_poll)
 }

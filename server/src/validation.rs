@@ -9,9 +9,12 @@ use std::{
     time::Duration,
 };
 
-use proto::backup::v1::{
-    Agent, DirectorySource, DockerSource, Hooks, Integration, RestorePlan, Source, restore_plan,
-    source::Kind,
+use proto::{
+    backup::v1::{
+        Agent, DirectorySource, DockerSource, Hooks, Integration, RestorePlan, Source,
+        restore_plan, source::Kind,
+    },
+    ids,
 };
 use tonic_types::FieldViolation;
 
@@ -27,7 +30,6 @@ pub const PAGE_MAX: u64 = 1_000;
 pub const ENTRY_PATH_BYTES_MAX: usize = 65_536;
 
 const NAME_CHARS_MAX: usize = 200;
-const SLUG_CHARS_MAX: usize = 64;
 const OWNER_CHARS_MAX: usize = 128;
 const WORKSPACE_CHARS_MAX: usize = 128;
 const RESOURCE_ID_CHARS_MAX: usize = 64;
@@ -124,15 +126,7 @@ impl Checks {
 
     /// The id of a new agent.
     pub fn agent_id(&mut self, field: &str, id: &str) {
-        let first_ok =
-            id.starts_with(|first: char| first.is_ascii_lowercase() || first.is_ascii_digit());
-        if !first_ok || !is_slug(id) {
-            self.fault(
-                field,
-                "must be 1 to 64 characters of a-z, 0-9, '-' and '_', beginning with a letter or \
-                 digit",
-            );
-        }
+        self.that(ids::is_new(id), field, ids::FORM);
     }
 
     /// An idempotency id.
@@ -185,7 +179,7 @@ impl Checks {
         self.owner("agent.owner_id", &agent.owner_id);
         self.workspace("agent.workspace_id", &agent.workspace_id);
         self.that(
-            agent.pool.is_empty() || is_slug(&agent.pool),
+            agent.pool.is_empty() || ids::is_slug(&agent.pool),
             "agent.pool",
             "must be 1 to 64 characters of a-z, 0-9, '-' and '_'",
         );
@@ -377,14 +371,6 @@ impl Checks {
             "must be an absolute path of at most 4,096 bytes without '.' and '..'",
         );
     }
-}
-
-fn is_slug(text: &str) -> bool {
-    !text.is_empty()
-        && text.len() <= SLUG_CHARS_MAX
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte))
 }
 
 fn is_container(text: &str) -> bool {

@@ -4,7 +4,7 @@
 //!   and stops exactly what it started; the binary `services` is its front
 //! - [`place`]: where the build puts things: the program under test, its folders
 //! - [`standalone`]: starts, stops and kills a `nora-backup standalone`
-//! - [`one_agent`]: one with an agent, for tests of destinations
+//! - [`one_agent`]: one with an agent
 //! - [`fleet`]: servers and workers as processes of their own
 //! - [`api`]: talks to it over gRPC, with tokens for any user and role
 //! - [`keys`]: key-encryption keys and their rotation

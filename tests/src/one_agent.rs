@@ -1,5 +1,4 @@
-//! A standalone with one agent, a folder called `agent`: what most tests of destinations are
-//! about.
+//! A standalone with one agent, a folder called `agent`: what most tests are about.
 
 use anyhow::Result;
 
@@ -17,14 +16,23 @@ pub const OWNER: &str = "user-1";
 pub async fn launch(mut standalone: Standalone, mib: usize) -> Result<(Standalone, Api)> {
     let root = standalone.agent_dir("agent");
     fixture::random_files(&root, mib, 1 << 20, 1)?;
-    standalone.launch().await?;
-    standalone
-        .control_plane()
-        .await?
-        .register_directory("agent", OWNER, &root)
-        .await?;
+    start(&mut standalone).await?;
     let user = standalone.user(OWNER).await?;
     Ok((standalone, user))
+}
+
+/// Starts it, with what lies in the folder by now.
+pub async fn start(standalone: &mut Standalone) -> Result<()> {
+    standalone.launch().await?;
+    register(standalone).await
+}
+
+/// Registers what lies in the folder.
+pub async fn register(standalone: &Standalone) -> Result<()> {
+    let root = standalone.agent_dir("agent");
+    let mut control = standalone.control_plane().await?;
+    control.register_directory("agent", OWNER, &root).await?;
+    Ok(())
 }
 
 /// Restores a backup, which must be the agent as it is now.

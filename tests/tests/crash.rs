@@ -9,12 +9,12 @@ use rand::RngExt as _;
 use services::{
     api::{Api, directory_plan, expect_state},
     fixture,
+    one_agent::{OWNER, start},
     standalone::Standalone,
     tree::{assert_same, describe},
     vaults,
 };
 
-const OWNER: &str = "user-1";
 /// Enough that a kill meets the work in its middle.
 const FILES: usize = 60;
 const FILE_BYTES: usize = 4 << 20;
@@ -28,12 +28,7 @@ async fn with_agent(name: &str) -> Result<Standalone> {
     let root = standalone.agent_dir("agent");
     fixture::every_kind(&root)?;
     fixture::random_files(&root.join("bulk"), FILES, FILE_BYTES, 1)?;
-    standalone.launch().await?;
-    standalone
-        .control_plane()
-        .await?
-        .register_directory("agent", OWNER, &root)
-        .await?;
+    start(&mut standalone).await?;
     Ok(standalone)
 }
 

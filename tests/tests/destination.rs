@@ -8,25 +8,18 @@ use proto::backup::v1::{Failure, backup, restore};
 use services::{
     api::{Api, directory_plan, reason},
     fixture,
+    one_agent::{OWNER, launch},
     standalone::{KEY, Standalone},
     tree::{Tree, assert_same, describe},
     vaults,
 };
 
-const OWNER: &str = "user-1";
 const OTHER_KEY: &str = "ff0102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 
-async fn with_agent(mut standalone: Standalone) -> Result<(Standalone, Api, Tree)> {
-    let root = standalone.agent_dir("agent");
-    fixture::random_files(&root, 4, 1 << 20, 1)?;
-    standalone.launch().await?;
-    standalone
-        .control_plane()
-        .await?
-        .register_directory("agent", OWNER, &root)
-        .await?;
-    let user = standalone.user(OWNER).await?;
-    Ok((standalone, user, describe(&root)?))
+async fn with_agent(standalone: Standalone) -> Result<(Standalone, Api, Tree)> {
+    let (standalone, user) = launch(standalone, 4).await?;
+    let tree = describe(&standalone.agent_dir("agent"))?;
+    Ok((standalone, user, tree))
 }
 
 /// A failure as people need it: its reason, and words.

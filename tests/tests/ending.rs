@@ -10,10 +10,15 @@ use anyhow::Result;
 use proto::backup::v1::{
     Backup, CancelBackupRequest, CancelRestoreRequest, Phase, Progress, backup, restore,
 };
-use services::{api::directory_plan, fixture, standalone::Standalone, vaults};
+use services::{
+    api::directory_plan,
+    fixture,
+    one_agent::{OWNER, start},
+    standalone::Standalone,
+    vaults,
+};
 use tokio::sync::Mutex;
 
-const OWNER: &str = "user-1";
 const CANCEL_MAX: Duration = Duration::from_secs(2);
 const FILE_BYTES: usize = 8 << 20;
 
@@ -23,12 +28,7 @@ static ALONE: Mutex<()> = Mutex::const_new(());
 async fn with_agent(mut standalone: Standalone, mib: usize) -> Result<Standalone> {
     let root = standalone.agent_dir("agent");
     fixture::random_files(&root, mib * (1 << 20) / FILE_BYTES, FILE_BYTES, 1)?;
-    standalone.launch().await?;
-    standalone
-        .control_plane()
-        .await?
-        .register_directory("agent", OWNER, &root)
-        .await?;
+    start(&mut standalone).await?;
     Ok(standalone)
 }
 

@@ -12,13 +12,13 @@ use anyhow::{Context as _, Result, ensure};
 use proto::backup::v1::{DeleteBackupRequest, RestoreInPlaceRequest, backup, restore};
 use services::{
     api::{directory_plan, expect_state},
-    fixture, place,
+    fixture,
+    one_agent::{OWNER, start},
+    place,
     standalone::Standalone,
     tree::{assert_same, describe},
     vaults,
 };
-
-const OWNER: &str = "user-1";
 
 /// What brings the program to a failpoint.
 #[derive(Clone, Copy, PartialEq)]
@@ -200,12 +200,7 @@ async fn killed_at(failpoint: &str, work: Work) -> Result<()> {
     let root = standalone.agent_dir("agent");
     fixture::every_kind(&root)?;
     fixture::random_files(&root.join("bulk"), 5, 8 << 20, 1)?;
-    standalone.launch().await?;
-    standalone
-        .control_plane()
-        .await?
-        .register_directory("agent", OWNER, &root)
-        .await?;
+    start(&mut standalone).await?;
     let first = standalone
         .user(OWNER)
         .await?

@@ -7,12 +7,12 @@ use proto::backup::v1::{backup, restore};
 use rand::{Rng as _, RngExt as _, SeedableRng as _, rngs::StdRng};
 use services::{
     api::directory_plan,
-    fixture, place,
+    fixture,
+    one_agent::{OWNER, start},
+    place,
     standalone::Standalone,
     tree::{self, Tree, allocated_bytes, assert_same, describe},
 };
-
-const OWNER: &str = "user-1";
 
 /// A standalone with one agent, whose folder is made by `make`.
 async fn with_agent(name: &str, make: impl Fn(&Path) -> Result<()>) -> Result<(Standalone, Tree)> {
@@ -27,12 +27,7 @@ async fn with_agent_on(
     let root = standalone.agent_dir("agent");
     fs::create_dir_all(&root)?;
     make(&root)?;
-    standalone.launch().await?;
-    standalone
-        .control_plane()
-        .await?
-        .register_directory("agent", OWNER, &root)
-        .await?;
+    start(&mut standalone).await?;
     let tree = describe(&root)?;
     Ok((standalone, tree))
 }

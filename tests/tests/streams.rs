@@ -12,23 +12,18 @@ use proto::backup::v1::{
 use services::{
     api::{Api, expect_state, reason},
     fixture,
+    one_agent::{OWNER, register},
     standalone::Standalone,
     tree::{Kind, Tree, describe},
 };
 use tonic::Code;
-
-const OWNER: &str = "user-1";
 
 async fn with_agent(name: &str) -> Result<(Standalone, Api, Tree)> {
     let standalone = Standalone::start(name).await?;
     let root = standalone.agent_dir("agent");
     fixture::every_kind(&root)?;
     fixture::random_files(&root.join("bulk"), 10, 4 << 20, 1)?;
-    standalone
-        .control_plane()
-        .await?
-        .register_directory("agent", OWNER, &root)
-        .await?;
+    register(&standalone).await?;
     let user = standalone.user(OWNER).await?;
     let tree = describe(&root)?;
     Ok((standalone, user, tree))

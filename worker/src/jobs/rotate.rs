@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 
 use catalog::{CatalogError, DestinationRotation, KeyRotation, RotationStep, VaultProblem};
 use destinations::DestinationsError;
-use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesOrdered};
+use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
 use proto::backup::v1::Failure;
 use tokio::time::Instant;
 use vault::{RewrapPolicy, Store, VaultError};
@@ -166,16 +166,13 @@ impl<'a> Rotation<'a> {
             }
         }
         let open = known.iter().enumerate().filter(|(_, at)| !at.is_done);
-        let mut left = open.map(|(number, at)| (number, at.destination_id.clone()));
-        let look = |(number, id)| look_at(self.context.clone(), number, id);
-        let mut looking: FuturesOrdered<_> = left.by_ref().take(AT_ONCE).map(look).collect();
-        let mut looked = Vec::new();
-        while let Some(found) = looking.next().await {
-            looking.extend(left.next().map(look));
-            looked.push(found?);
-        }
+        let looks: Vec<_> = open
+            .map(|(number, at)| look_at(self.context.clone(), number, at.destination_id.clone()))
+            .collect();
+        let looked: Vec<_> = stream::iter(looks).buffered(AT_ONCE).collect().await;
         let mut places = Vec::new();
-        for (number, found) in looked {
+        for found in looked {
+            let (number, found) = found?;
             let at = &mut self.step.destinations[number];
             match found {
                 Found::Vaults(store, vaults) => {
@@ -225,7 +222,7 @@ impl<'a> Rotation<'a> {
     /// Whether every destination is done, or was tried often enough.
     fn check_tried(&mut self) -> Result<(), JobError> {
         match self.again.take() {
-            Some(failure) if self.context.lease.job.tries < TRIES_MAX => Err(JobError::Failed {
+            Some(failure) if self.has_tries() => Err(JobError::Failed {
                 failure,
                 retryable: true,
             }),
@@ -233,12 +230,16 @@ impl<'a> Rotation<'a> {
         }
     }
 
+    fn has_tries(&self) -> bool {
+        self.context.lease.job.tries < TRIES_MAX
+    }
+
     /// The same error, final once it was tried often enough.
     fn tried(&self, error: JobError) -> JobError {
         match error {
             JobError::Failed { failure, retryable } => JobError::Failed {
                 failure,
-                retryable: retryable && self.context.lease.job.tries < TRIES_MAX,
+                retryable: retryable && self.has_tries(),
             },
             error => error,
         }
@@ -270,11 +271,9 @@ impl<'a> Rotation<'a> {
         let key_id = self.context.worker.keyring.writing().id();
         let look =
             |agent_id: &String| look(self.context.clone(), place.store.clone(), agent_id.clone());
-        let mut left = place.vaults.iter();
-        let mut looking: FuturesOrdered<_> = left.by_ref().take(AT_ONCE).map(look).collect();
+        let mut looking = stream::iter(place.vaults.iter().map(look)).buffered(AT_ONCE);
         let mut without: Vec<String> = Vec::new();
         while let Some((agent_id, found)) = looking.next().await {
-            looking.extend(left.next().map(look));
             self.context.check_stop()?;
             match found {
                 Ok(report) if report.keys.is_empty() || report.is_under(&key_id) => {}
@@ -318,8 +317,8 @@ impl<'a> Rotation<'a> {
             let (context, store) = (context.clone(), place.store.clone());
             bring(context, destination_id.clone(), store, agent_id, policy)
         };
-        let mut left = place.vaults.into_iter().filter(|id| *id > cursor);
-        let mut running: FuturesOrdered<_> = left.by_ref().take(AT_ONCE).map(begin).collect();
+        let left = place.vaults.into_iter().filter(|id| *id > cursor);
+        let mut running = stream::iter(left.map(begin)).buffered(AT_ONCE);
         while let Some((agent_id, done)) = running.next().await {
             match done? {
                 Done::Unreached(error) => {
@@ -328,7 +327,6 @@ impl<'a> Rotation<'a> {
                 }
                 done => self.count(number, &agent_id, done),
             }
-            running.extend(left.next().map(begin));
             self.step.destinations[number].cursor = agent_id;
             self.tell();
             self.context.check_stop()?;

@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use proto::ids::is_slug;
+
 use super::{Names, Paths};
 
 /// Names of worker pools.
@@ -18,13 +20,7 @@ pub(super) fn pools(text: &str) -> Result<Names, String> {
     if names.is_empty() {
         return Ok(Names::from(["default".to_owned()]));
     }
-    let valid = |name: &String| {
-        name.len() <= 64
-            && name.bytes().all(|byte| {
-                byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte)
-            })
-    };
-    if names.iter().all(valid) {
+    if names.iter().all(|name| is_slug(name)) {
         Ok(names.into())
     } else {
         Err(

@@ -8,6 +8,7 @@ use clap::Args;
 use prost::Message as _;
 use proto::{
     backup::v1::{BackupWarning, Integration, Source},
+    ids,
     vault::v1::Manifest,
 };
 use serde_json::{Value, json};
@@ -19,9 +20,6 @@ use crate::{
     exit::Exit,
     output::{Output, human},
 };
-
-/// Longest id of a destination.
-const ID_CHARS_MAX: usize = 64;
 
 /// Arguments of `recover catalog`.
 #[derive(Debug, Args)]
@@ -48,15 +46,10 @@ pub struct CatalogArgs {
 
 /// An id that a destination may have.
 fn new_id(text: &str) -> std::result::Result<String, String> {
-    let first = text.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
-    let all = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_');
-    if first && text.len() <= ID_CHARS_MAX && text.chars().all(all) {
-        return Ok(text.to_owned());
+    match ids::is_new(text) {
+        true => Ok(text.to_owned()),
+        false => Err(ids::FORM.to_owned()),
     }
-    Err(format!(
-        "must be 1 to {ID_CHARS_MAX} characters of a-z, 0-9, '-' and '_', beginning with a letter \
-         or digit"
-    ))
 }
 
 /// What happened to one agent.
