@@ -46,9 +46,10 @@ pub struct CatalogArgs {
 
 /// An id that a destination may have.
 fn new_id(text: &str) -> std::result::Result<String, String> {
-    match ids::is_new(text) {
-        true => Ok(text.to_owned()),
-        false => Err(ids::FORM.to_owned()),
+    if ids::is_new(text) {
+        Ok(text.to_owned())
+    } else {
+        Err(ids::FORM.to_owned())
     }
 }
 
